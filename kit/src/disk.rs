@@ -1,0 +1,105 @@
+//! Writes that are whole or absent after a power cut.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+/// Makes `path` hold exactly `data`: temporary file, sync, rename, sync of the folder.
+///
+/// After a power cut the file holds the old bytes or the new ones, never a mix.
+pub fn replace(path: &Path, data: &[u8]) -> io::Result<()> {
+    replace_mode(path, data, 0o644)
+}
+
+/// [`replace`] with permission bits, set before the first byte is written: for keys.
+pub fn replace_mode(path: &Path, data: &[u8], mode: u32) -> io::Result<()> {
+    let mut name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
+    name.push(".tmp");
+    let temporary = path.with_file_name(name);
+    // A leftover of an earlier cut may have other permission bits.
+    remove_if_there(&temporary)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(&temporary)?;
+    file.write_all(data)?;
+    file.sync_all()?;
+    drop(file);
+    rename(&temporary, path)
+}
+
+/// Renames and syncs the folder, so that the new name survives a power cut. The file must be synced already.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the one place that pairs a rename with its sync"
+    )]
+    fs::rename(from, to)?;
+    sync_dir(parent(to))
+}
+
+/// Makes a folder and its parents, and syncs each new entry into its parent.
+pub fn create_dir_all(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let up = parent(path);
+    if up != path {
+        create_dir_all(up)?;
+    }
+    match fs::create_dir(path) {
+        Ok(()) => sync_dir(up),
+        Err(err) if err.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(err) => Err(err),
+    }
+}
+
+/// Removes a file; one that is absent is no error.
+pub fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(err) if err.kind() != io::ErrorKind::NotFound => Err(err),
+        _ => Ok(()),
+    }
+}
+
+/// Reads a file; one that is absent is `None`.
+pub fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(data) => Ok(Some(data)),
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(err) => Err(err),
+    }
+}
+
+/// Syncs a folder's entries.
+pub fn sync_dir(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(up) if up.as_os_str().is_empty() => Path::new("."),
+        Some(up) => up,
+        None => path,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leftover_of_an_earlier_cut_does_not_stand_in_the_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        fs::write(dir.path().join("key.tmp"), b"half").unwrap();
+        replace_mode(&path, b"whole", 0o600).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"whole");
+        assert_eq!(
+            std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&path).unwrap().permissions()) & 0o777,
+            0o600
+        );
+    }
+}

@@ -1,0 +1,3 @@
+//! leeward
+
+fn main() {}

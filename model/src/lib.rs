@@ -1,0 +1,41 @@
+//! The nouns that every other crate shares.
+//!
+//! Takes: text and bytes at the border (names, digests, quantities, manifests).
+//! Gives: types that can only be made by parsing, and plain data for each arrow of the data flow:
+//! [`Tree`] and [`Revision`] from `source`, [`Desired`] from `render`, [`Plan`] from `plan`,
+//! [`Observed`] from `runtime`, [`Status`] and [`Event`] towards the hub.
+//! Never: does I/O, reads a clock, is async.
+
+mod desired;
+mod digest;
+mod event;
+mod ids;
+mod image;
+mod object;
+mod observed;
+mod plan;
+mod pod;
+mod quantity;
+mod revision;
+mod status;
+mod tree;
+
+pub use desired::{Desired, GenerationId};
+pub use digest::{BadDigest, Digest};
+pub use event::{Event, Severity};
+pub use ids::{BadName, ClassName, DeviceName};
+pub use image::{BadImageRef, ImageRef, Platform};
+pub use object::{BadObject, Object, ObjectKey};
+pub use observed::{ContainerObserved, ContainerState, Observed, PodObserved, PodPhase};
+pub use plan::{Action, Because, Plan, Step, Why, WhyReport};
+pub use pod::{
+    ContainerRun, EnvVar, FileEntry, HostPathType, Mount, PodId, PodRun, PortRun, Probe, ProbeKind, Protocol,
+    PullPolicy, Resources, RestartPolicy, Security, ServicePort, ServiceRun, TargetPort, Volume,
+    VolumeSource,
+};
+pub use quantity::{BadQuantity, parse_bytes, parse_cpu_milli};
+pub use revision::{Moved, Revision};
+pub use status::{
+    Condition, Facts, GenerationStatus, Phase, PodStatus, SourceStatus, Status, WorkloadState, WorkloadStatus,
+};
+pub use tree::{Tree, TreeEntry};
