@@ -1,12 +1,20 @@
 //! Steps to take, each with its reason.
 
-use crate::{ObjectKey, PodId, PodRun, ServiceRun, Volume};
+use crate::{ImageRef, ObjectKey, PodId, PodRun, PullPolicy, ServiceRun, Volume};
 use serde::{Deserialize, Serialize};
 
 /// One thing to do; doing it makes no further choices.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "do")]
 pub enum Action {
+    /// Bring an image to the device, unpacked and pinned, before anything that needs it is touched: a device
+    /// whose link breaks in the middle goes on with what it runs.
+    Pull {
+        /// Which.
+        image: ImageRef,
+        /// When to ask the registry.
+        policy: PullPolicy,
+    },
     /// Stop and remove a pod.
     StopPod {
         /// Which.
@@ -14,7 +22,7 @@ pub enum Action {
         /// Seconds between SIGTERM and SIGKILL.
         grace_seconds: u32,
     },
-    /// Pull what is absent, make the pod and start it.
+    /// Make the pod and start it; pulls what a `Pull` has not brought yet.
     StartPod {
         /// What to run.
         pod: Box<PodRun>,
