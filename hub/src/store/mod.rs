@@ -1,0 +1,5 @@
+//! What the hub knows, in SQLite.
+
+mod ranges;
+
+pub use ranges::Ranges;
