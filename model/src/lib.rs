@@ -31,7 +31,7 @@ pub use plan::{Action, Because, Plan, Step, Why, WhyReport};
 pub use pod::{
     ContainerRun, EnvVar, FileEntry, HostPathType, Mount, PodId, PodRun, PortRun, Probe, ProbeKind, Protocol,
     PullPolicy, Resources, RestartPolicy, Security, ServicePort, ServiceRun, TargetPort, Volume,
-    VolumeSource,
+    VolumeSource, files_digest, services_digest,
 };
 pub use quantity::{BadQuantity, parse_bytes, parse_cpu_milli};
 pub use revision::{Moved, Revision};

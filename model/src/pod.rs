@@ -330,6 +330,23 @@ pub struct Volume {
     pub source: VolumeSource,
 }
 
+/// What [`crate::PodObserved::files`] says of these volumes: a hash over the `Files` volumes among them, so
+/// that planner and engine agree on when a pod's files are stale.
+pub fn files_digest(volumes: &[Volume]) -> Digest {
+    let files: Vec<&Volume> = volumes
+        .iter()
+        .filter(|volume| matches!(volume.source, VolumeSource::Files { .. }))
+        .collect();
+    // Serialising plain data with text keys to memory cannot fail.
+    Digest::of(&serde_json::to_vec(&files).unwrap_or_default())
+}
+
+/// What [`crate::Observed::services`] says once these Services are published.
+pub fn services_digest(services: &[ServiceRun]) -> Digest {
+    // As above.
+    Digest::of(&serde_json::to_vec(services).unwrap_or_default())
+}
+
 /// Port of a pod that a Service leads to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
