@@ -1,0 +1,320 @@
+//! A device's session: records out, acknowledgements, questions and intents in.
+
+use super::connect::{ConnectError, Connection, HubAddress, open};
+use crate::codec::{FrameError, FrameReader, encode};
+use crate::frame::{Ask, Chunk, Cursor, Done, Hello, Question, Records, ToDevice, ToHub, Welcome};
+use crate::server::FrameBody;
+use bytes::Bytes;
+use http::Method;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use model::Signed;
+use rustls::ClientConfig;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio_util::task::AbortOnDropHandle;
+
+/// The hub must say `Welcome` within this time.
+const WELCOME_WITHIN: Duration = Duration::from_secs(20);
+/// Frames that wait for the connection; each batch is bounded by the codec.
+const OUT_SLOTS: usize = 8;
+/// Orders that wait for the device.
+const ORDER_SLOTS: usize = 32;
+
+/// What the hub wants of the device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order {
+    /// Answer by [`SessionSender::chunk`] and [`SessionSender::done`].
+    Ask {
+        /// Names the answer.
+        id: u64,
+        /// What is asked.
+        what: Question,
+    },
+    /// The one who asked has gone: stop answering.
+    Cancel {
+        /// Which question.
+        id: u64,
+    },
+    /// To be verified by `identity` before it is read.
+    Intent(Signed),
+}
+
+/// Why a session ended.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Ended {
+    /// The hub said so.
+    #[error("the hub ended the session: {reason}")]
+    ByHub {
+        /// In its words.
+        reason: String,
+        /// When to come back.
+        retry_after: Option<Duration>,
+    },
+    /// Nothing came for three heartbeats.
+    #[error("the hub was silent for {} s", .0.as_secs_f32())]
+    Silent(Duration),
+    /// The connection broke, or the hub sent what is no frame.
+    #[error("the session broke: {0}")]
+    Broken(String),
+}
+
+/// The session has ended; [`Session::ended`] says why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the session has ended")]
+pub struct Closed;
+
+/// An open session. Dropped, it closes its connection.
+#[derive(Debug)]
+pub struct Session {
+    welcome: Welcome,
+    sender: SessionSender,
+    acks: watch::Receiver<BTreeMap<String, Cursor>>,
+    ended: watch::Receiver<Option<Ended>>,
+    _reader: AbortOnDropHandle<()>,
+    _connection: Connection,
+}
+
+/// Orders in the order in which they came; ends with the session.
+pub type Orders = mpsc::Receiver<Order>;
+
+/// Sends frames of a session; clones share it.
+#[derive(Debug, Clone)]
+pub struct SessionSender(mpsc::Sender<Bytes>);
+
+impl SessionSender {
+    /// Sends records; waits while the connection is full. Stored is what [`Session::acks`] says.
+    ///
+    /// # Errors
+    /// [`Closed`].
+    pub async fn records(&self, batch: Records) -> Result<(), Closed> {
+        self.send(&ToHub::Records(batch)).await
+    }
+
+    /// Sends a part of an answer; waits while the connection is full.
+    ///
+    /// # Errors
+    /// [`Closed`].
+    pub async fn chunk(&self, id: u64, data: Bytes) -> Result<(), Closed> {
+        self.send(&ToHub::Chunk(Chunk { id, data })).await
+    }
+
+    /// Ends an answer.
+    ///
+    /// # Errors
+    /// [`Closed`].
+    pub async fn done(&self, id: u64, error: Option<String>) -> Result<(), Closed> {
+        self.send(&ToHub::Done(Done { id, error })).await
+    }
+
+    async fn send(&self, frame: &ToHub) -> Result<(), Closed> {
+        let Ok(bytes) = encode(frame) else {
+            // A batch beyond the bound is a mistake of the caller that no later try would mend.
+            tracing::error!("a frame over the bound was not sent");
+            return Err(Closed);
+        };
+        self.0.send(bytes).await.map_err(|_| Closed)
+    }
+}
+
+impl Session {
+    /// Opens a session. `tls` shows the operational certificate.
+    ///
+    /// # Errors
+    /// [`ConnectError::Refused`] with reason `Revoked`, `CertificateRequired`, `UnsupportedVersion`, `Busy` (with a time to
+    /// come back); [`ConnectError::tls`] tells an expired certificate of either side.
+    pub async fn connect(
+        hub: &HubAddress,
+        tls: Arc<ClientConfig>,
+        hello: Hello,
+    ) -> Result<(Self, Orders), ConnectError> {
+        let mut connection = open(hub, tls).await?;
+        let (out, body) = FrameBody::channel(OUT_SLOTS);
+        let first = encode(&ToHub::Hello(Box::new(hello)))
+            .map_err(|err| connection.nonsense("a hello of ours", err.into()))?;
+        // The channel is new and has room.
+        let _ = out.try_send(first);
+        let request = connection
+            .request(Method::POST, "/v1/session")
+            .body(body.boxed_unsync())
+            .map_err(|err| connection.nonsense("a request of ours", err.into()))?;
+        let opening = async {
+            let answer = connection.call(request).await?;
+            let mut frames = FrameReader::<_, ToDevice>::new(answer.into_body());
+            let welcome = first_frame(&connection, &mut frames).await?;
+            Ok((frames, welcome))
+        };
+        let opened = tokio::time::timeout(WELCOME_WITHIN, opening).await;
+        let (frames, welcome) = match opened {
+            Ok(opened) => opened?,
+            Err(_) => {
+                return Err(ConnectError::Silent {
+                    hub: hub.to_string(),
+                    after: WELCOME_WITHIN,
+                });
+            }
+        };
+        let (orders_in, orders) = mpsc::channel(ORDER_SLOTS);
+        let (acks_in, acks) = watch::channel(welcome.cursors.clone());
+        let (ended_in, ended) = watch::channel(None);
+        let patience = Duration::from_millis(welcome.heartbeat_ms.max(100)) * 3;
+        let sender = SessionSender(out);
+        let reader = Reader {
+            frames,
+            sender: sender.clone(),
+            orders: orders_in,
+            acks: acks_in,
+            patience,
+        };
+        let task = tokio::spawn(async move {
+            let why = reader.run().await;
+            ended_in.send_replace(Some(why));
+        });
+        let session = Self {
+            welcome,
+            sender,
+            acks,
+            ended,
+            _reader: AbortOnDropHandle::new(task),
+            _connection: connection,
+        };
+        Ok((session, orders))
+    }
+
+    /// What the hub said at the start.
+    pub fn welcome(&self) -> &Welcome {
+        &self.welcome
+    }
+
+    /// Sends frames.
+    pub fn sender(&self) -> &SessionSender {
+        &self.sender
+    }
+
+    /// Last stored record of each stream; starts with the cursors of the welcome.
+    pub fn acks(&self) -> watch::Receiver<BTreeMap<String, Cursor>> {
+        self.acks.clone()
+    }
+
+    /// Waits until the hub has stored everything of `stream` up to `cursor`.
+    ///
+    /// # Errors
+    /// [`Closed`] where the session ended before.
+    pub async fn acked(&self, stream: &str, cursor: Cursor) -> Result<(), Closed> {
+        let mut acks = self.acks.clone();
+        match acks
+            .wait_for(|held| held.get(stream).is_some_and(|at| *at >= cursor))
+            .await
+        {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Closed),
+        }
+    }
+
+    /// Waits for the end, and says why it came.
+    pub async fn ended(&self) -> Ended {
+        let mut ended = self.ended.clone();
+        match ended.wait_for(Option::is_some).await {
+            Ok(why) => why.clone().unwrap_or_else(|| Ended::Broken("unknown".into())),
+            Err(_) => Ended::Broken("its task ended".into()),
+        }
+    }
+}
+
+async fn first_frame(
+    connection: &Connection,
+    frames: &mut FrameReader<Incoming, ToDevice>,
+) -> Result<Welcome, ConnectError> {
+    let hub = || connection.hub.to_string();
+    match frames.next().await {
+        Ok(Some(ToDevice::Welcome(welcome))) => Ok(*welcome),
+        Ok(Some(ToDevice::Bye { reason, retry_after })) => Err(ConnectError::Refused {
+            hub: hub(),
+            status: 200,
+            problem: crate::api::Problem {
+                reason: "Bye".into(),
+                message: reason,
+            },
+            retry_after: retry_after.map(Duration::from_secs),
+        }),
+        Ok(_) => Err(connection.nonsense("a welcome", "another frame".into())),
+        Err(err) => Err(connection.nonsense("a welcome", err.into())),
+    }
+}
+
+struct Reader {
+    frames: FrameReader<Incoming, ToDevice>,
+    sender: SessionSender,
+    orders: mpsc::Sender<Order>,
+    acks: watch::Sender<BTreeMap<String, Cursor>>,
+    patience: Duration,
+}
+
+impl Reader {
+    async fn run(mut self) -> Ended {
+        loop {
+            let frame = match tokio::time::timeout(self.patience, self.frames.next()).await {
+                Err(_) => return Ended::Silent(self.patience),
+                Ok(Err(err)) => return Ended::Broken(told(&err)),
+                Ok(Ok(None)) => return Ended::Broken("the hub closed the connection".into()),
+                Ok(Ok(Some(frame))) => frame,
+            };
+            if let Some(why) = self.take(frame).await {
+                return why;
+            }
+        }
+    }
+
+    async fn take(&mut self, frame: ToDevice) -> Option<Ended> {
+        match frame {
+            ToDevice::Ack(ack) => self.acks.send_modify(|held| {
+                let at = held.entry(ack.stream).or_default();
+                *at = (*at).max(Cursor {
+                    epoch: ack.epoch,
+                    upto: ack.upto,
+                });
+            }),
+            ToDevice::Ping { nonce } => {
+                self.sender.send(&ToHub::Pong { nonce }).await.err()?;
+                return Some(Ended::Broken("the connection takes nothing more".into()));
+            }
+            ToDevice::Ask(Ask { id, what }) => {
+                // Acknowledgements must not wait behind questions that nobody takes.
+                if self.orders.try_send(Order::Ask { id, what }).is_err() {
+                    let _ = self
+                        .sender
+                        .done(id, Some("the device is busy with other questions".into()))
+                        .await;
+                }
+            }
+            ToDevice::Cancel { id } => self.order(Order::Cancel { id }).await,
+            ToDevice::Intent { signed } => self.order(Order::Intent(signed)).await,
+            ToDevice::Bye { reason, retry_after } => {
+                return Some(Ended::ByHub {
+                    reason,
+                    retry_after: retry_after.map(Duration::from_secs),
+                });
+            }
+            ToDevice::Welcome(_) => return Some(Ended::Broken("a second welcome".into())),
+        }
+        None
+    }
+
+    async fn order(&self, order: Order) {
+        // Where nobody listens any more, the session is about to be dropped.
+        let _ = self.orders.send(order).await;
+    }
+}
+
+fn told(err: &FrameError) -> String {
+    let mut text = err.to_string();
+    let mut next = std::error::Error::source(err);
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}
