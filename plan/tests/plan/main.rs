@@ -1,0 +1,5 @@
+//! The planner as its callers see it: objects in, refusals or steps out.
+
+mod converge;
+mod refusals;
+mod support;
