@@ -32,7 +32,8 @@ pub struct Batch {
     pub epoch: u64,
     /// Number and payload of each; numbers start at 1.
     pub records: Vec<(u64, Bytes)>,
-    /// First and last number of what the device states it can never deliver.
+    /// First and last number of what the device can never deliver: it says so, or, since a session sends in order
+    /// from the cursor on, it starts behind it.
     pub lost: Vec<(u64, u64)>,
 }
 
@@ -468,6 +469,30 @@ impl Store {
         let appended = self.front.write(move |tx| append(tx, &sender, &batch)).await?;
         self.seen(device, None);
         Ok(appended)
+    }
+
+    /// Takes a status that a device shows at the start of a session, while the records before it are on their way.
+    ///
+    /// It counts as what `sequence` of the status stream will say: nothing older replaces it, and it moves no
+    /// cursor, so that the record itself is still to come.
+    pub async fn show_status(
+        &self,
+        device: &DeviceName,
+        epoch: u64,
+        sequence: u64,
+        told: Status,
+    ) -> Result<(), StoreError> {
+        let sender = device.clone();
+        self.front
+            .write(move |tx| {
+                devices::must_be_enrolled(tx, &sender)?;
+                let cursor = cursor_of(tx, &sender, STATUS_STREAM, epoch)?;
+                write_cursor(tx, &sender, &cursor)?;
+                status::take(tx, &sender, &cursor, sequence, &told)
+            })
+            .await?;
+        self.seen(device, None);
+        Ok(())
     }
 
     /// How far the hub has each stream of a device, by stream, then in the order of epochs.

@@ -116,6 +116,29 @@ async fn an_older_status_never_replaces_a_newer_one() {
 }
 
 #[tokio::test]
+async fn a_status_shown_ahead_of_its_record_is_believed_and_not_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), &FakeClock::at(start()));
+    let device = enrol(&store, "pi").await;
+    let newest = status("pi", Phase::Ready, "newest");
+    store.show_status(&device, 7, 3, newest.clone()).await.unwrap();
+    assert_eq!(store.cursors(&device).await.unwrap()[0].upto, 0);
+    let old = (1..=2).map(|n| (n, json(&status("pi", Phase::Degraded, "old"))));
+    store
+        .append_records(&device, batch(STATUS_STREAM, 7, old))
+        .await
+        .unwrap();
+    let held = async || store.device(&device).await.unwrap().unwrap().status.unwrap();
+    assert_eq!(held().await.status, newest);
+    let told = store
+        .append_records(&device, batch(STATUS_STREAM, 7, [(3, json(&newest))]))
+        .await
+        .unwrap();
+    assert_eq!((told.upto, told.stored), (3, 1));
+    assert_eq!(held().await.sequence, 3);
+}
+
+#[tokio::test]
 async fn what_cannot_be_read_is_set_aside_and_blocks_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path(), &FakeClock::at(start()));
