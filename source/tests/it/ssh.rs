@@ -1,0 +1,1 @@
+//! A real `sshd` on a port of the loopback device.
