@@ -96,7 +96,7 @@ impl Default for Limits {
         Self {
             connect: Duration::from_secs(15),
             idle: Duration::from_secs(60),
-            total: Duration::from_secs(30 * 60),
+            total: Duration::from_secs(2 * 60 * 60),
             received: 1 << 30,
             file: 32 << 20,
             tree: 256 << 20,
