@@ -7,6 +7,7 @@
 //! Never: decides what should run, keeps desired state.
 
 mod contract;
+pub mod embedded;
 pub mod fake;
 
 pub use contract::{Engine, EngineError, EngineEvent, LogQuery};
