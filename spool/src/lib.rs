@@ -1,1 +1,37 @@
-//! spool
+//! The durable segmented log through which everything a device sends goes.
+//!
+//! Takes: opaque records, each with the position of its source if it has one; acknowledgements of sinks.
+//! Gives: numbered records in order per stream, across crashes and power cuts, within a fixed room on disk, and an
+//! [`Account`] that says where every record ever appended is.
+//! Never: parses what it stores, sends anything, refuses to start because of damage, deletes what it cannot read.
+//!
+//! One I/O thread writes; a log per [`Class`]; blocks of whole 4 KiB pages are what is committed and what can tear.
+//! `docs/decisions/` tells why it is built so; `walk` holds the rule that tells a tear from rot.
+
+mod block;
+mod core;
+mod disk;
+mod error;
+mod ledger;
+mod options;
+mod pending;
+mod read;
+mod record;
+mod recover;
+mod room;
+mod spool;
+mod state;
+mod stream;
+mod varint;
+mod walk;
+mod writer;
+
+pub use disk::{Disk, DiskFile, RealDisk};
+pub use error::{AppendError, OpenError, ReadError};
+pub use ledger::{Account, DropReason};
+pub use options::{Options, PerClass};
+pub use pending::Pending;
+pub use record::{BootId, Class, Durability, Record, Stamp};
+pub use recover::{LostRange, Recovered, Torn};
+pub use spool::Spool;
+pub use stream::Stream;

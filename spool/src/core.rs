@@ -1,0 +1,366 @@
+//! What producers, readers and the I/O thread share under one lock.
+
+use crate::block::Item;
+use crate::error::AppendError;
+use crate::ledger::Ledger;
+use crate::options::Options;
+use crate::pending::Ticket;
+use crate::record::{Class, Durability};
+use crate::state::{Saved, SavedLog};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+use tokio::sync::watch;
+
+/// Sequence numbers left out of every stream of a log whose tail was torn: more than one commit can hold, so that a
+/// number which a receiver may have seen before the tail was damaged never comes again with other content.
+pub(crate) const JUMP: u64 = 1 << 16;
+/// Most records in a commit.
+pub(crate) const MOST_ITEMS: usize = 1 << 14;
+
+/// Shared by all handles.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub dir: PathBuf,
+    pub options: Options,
+    pub epoch: u64,
+    inner: Mutex<Inner>,
+    /// The I/O thread waits here.
+    pub work: Condvar,
+}
+
+impl Core {
+    pub(crate) fn new(dir: PathBuf, options: Options, epoch: u64, inner: Inner) -> Self {
+        Self {
+            dir,
+            options,
+            epoch,
+            inner: Mutex::new(inner),
+            work: Condvar::new(),
+        }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn segment_path(&self, class: Class, slot: u32) -> PathBuf {
+        self.dir.join(class.name()).join(slot_name(slot))
+    }
+}
+
+pub(crate) fn slot_name(slot: u32) -> String {
+    format!("{slot:06}.seg")
+}
+
+/// Everything that moves.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub incarnation: u32,
+    pub ledgers: BTreeMap<u32, Ledger>,
+    pub by_name: HashMap<String, u32>,
+    pub streams: HashMap<u32, Live>,
+    /// Positions that are durable.
+    pub sources: BTreeMap<String, u64>,
+    /// Positions of records that are on their way.
+    pub offered: HashMap<String, u64>,
+    pub logs: [Log; 3],
+    pub queues: [Queue; 3],
+    /// Acknowledgements that are not on disk.
+    pub unsaved_acks: BTreeMap<(u32, String), u64>,
+    /// Since when the oldest of them waits.
+    pub acks_since: Option<Instant>,
+    /// Something else that the next checkpoint has to hold, and since when it waits.
+    pub unsaved_since: Option<Instant>,
+    /// Anything at all has changed since the state was saved.
+    pub changed: bool,
+    pub checkpoint_now: bool,
+    pub flushes: Vec<Arc<Ticket>>,
+    pub closing: bool,
+}
+
+/// The part of a stream that is not stored.
+#[derive(Debug)]
+pub(crate) struct Live {
+    /// The last number given out.
+    pub given: u64,
+    pub last: watch::Sender<u64>,
+    /// Blocks that readers passed lately: segment, offset, the stream's first number there.
+    pub hints: VecDeque<(u64, u64, u64)>,
+    /// The block that the disk refused to read last, and how often.
+    pub refused: ((u64, u64), u32),
+}
+
+impl Live {
+    pub(crate) fn at(last: u64) -> Self {
+        Self {
+            given: last,
+            last: watch::Sender::new(last),
+            hints: VecDeque::new(),
+            refused: ((0, 0), 0),
+        }
+    }
+}
+
+/// Records waiting for the disk.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    pub items: VecDeque<Queued>,
+    pub bytes: usize,
+    pub since: Option<Instant>,
+    /// Why nothing is taken, and until when.
+    pub refusing: Option<(AppendError, Option<Instant>)>,
+}
+
+/// One of them.
+#[derive(Debug)]
+pub(crate) struct Queued {
+    pub item: Item,
+    pub position: Option<(Arc<str>, u64)>,
+    pub ticket: Arc<Ticket>,
+}
+
+impl Queued {
+    /// What it counts against the queue.
+    pub(crate) fn cost(&self) -> usize {
+        self.item.payload.len() + 64
+    }
+}
+
+/// One class's segments.
+#[derive(Debug)]
+pub(crate) struct Log {
+    pub class: Class,
+    pub budget: u64,
+    pub slots: BTreeMap<u32, Slot>,
+    pub segments: BTreeMap<u64, Segment>,
+    pub next_segment: u64,
+    pub mark: (u64, u64),
+    pub cuts: BTreeMap<u64, u64>,
+}
+
+/// A file that holds segments one after the other.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Slot {
+    pub size: u64,
+    pub state: SlotState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SlotState {
+    Live,
+    /// Its segment is done with, but the saved state does not say so yet.
+    Released,
+    /// To be overwritten.
+    Free,
+}
+
+/// A living segment.
+#[derive(Debug, Clone)]
+pub(crate) struct Segment {
+    pub slot: u32,
+    pub size: u64,
+    /// All before this is durable.
+    pub end: u64,
+    /// The I/O thread appends to it.
+    pub tail: bool,
+    pub spans: BTreeMap<u32, Span>,
+}
+
+/// What a stream has in a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub first: u64,
+    pub last: u64,
+    pub count: u64,
+    pub bytes: u64,
+}
+
+impl Span {
+    pub(crate) fn add(&mut self, other: Span) {
+        self.first = self.first.min(other.first);
+        self.last = self.last.max(other.last);
+        self.count += other.count;
+        self.bytes += other.bytes;
+    }
+}
+
+pub(crate) fn add_span(spans: &mut BTreeMap<u32, Span>, stream: u32, span: Span) {
+    spans
+        .entry(stream)
+        .and_modify(|held| held.add(span))
+        .or_insert(span);
+}
+
+impl Inner {
+    /// Gives room back that no sink waits for any more.
+    pub(crate) fn release(&mut self, class: Class) {
+        let ledgers = &self.ledgers;
+        let log = &mut self.logs[class.index()];
+        let done: Vec<u64> = log
+            .segments
+            .iter()
+            .filter(|(_, segment)| {
+                !segment.tail && segment.spans.iter().all(|(id, span)| settled(ledgers, *id, span))
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for id in done {
+            log.drop_segment(id);
+        }
+    }
+
+    /// Records of a stream above `after`, by the index.
+    pub(crate) fn stored_above(&self, stream: u32, after: u64) -> u64 {
+        let Some(ledger) = self.ledgers.get(&stream) else {
+            return 0;
+        };
+        let mut count = 0;
+        for segment in self.logs[ledger.class.index()].segments.values() {
+            let Some(span) = segment.spans.get(&stream) else {
+                continue;
+            };
+            if span.last > after {
+                let from = span.first.max(after + 1);
+                count += span.last - from + 1 - ledger.gaps.count(from, span.last);
+            }
+        }
+        count
+    }
+
+    /// The state to save, and the slots that are free once it is saved.
+    pub(crate) fn snapshot(&self, epoch: u64, clean: bool) -> (Saved, Vec<(Class, u32)>) {
+        let mut released = Vec::new();
+        let mut logs = BTreeMap::new();
+        for log in &self.logs {
+            for (number, slot) in &log.slots {
+                if slot.state == SlotState::Released {
+                    released.push((log.class, *number));
+                }
+            }
+            logs.insert(log.class.name().to_owned(), log.saved());
+        }
+        let saved = Saved {
+            epoch,
+            incarnation: self.incarnation,
+            clean,
+            streams: self.ledgers.clone(),
+            reserved: BTreeMap::new(),
+            sources: self.sources.clone(),
+            logs,
+        };
+        (saved, released)
+    }
+
+    /// Takes over that a snapshot is saved.
+    pub(crate) fn saved(&mut self, snapshot: &Saved, released: &[(Class, u32)]) {
+        for (class, slot) in released {
+            if let Some(slot) = self.logs[class.index()].slots.get_mut(slot) {
+                slot.state = SlotState::Free;
+            }
+        }
+        self.unsaved_acks.retain(|(stream, sink), upto| {
+            snapshot
+                .streams
+                .get(stream)
+                .and_then(|ledger| ledger.sinks.get(sink))
+                .is_none_or(|saved| saved.upto < *upto)
+        });
+        if self.unsaved_acks.is_empty() {
+            self.acks_since = None;
+        }
+    }
+
+    /// Since when something waits for a checkpoint.
+    pub(crate) fn waits_since(&self) -> Option<Instant> {
+        match (self.acks_since, self.unsaved_since) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// Marks something for the next checkpoint.
+    pub(crate) fn mark_unsaved(&mut self) {
+        self.changed = true;
+        self.unsaved_since.get_or_insert_with(Instant::now);
+    }
+
+    /// Names of a log's streams that a sink's cursor is unsaved for.
+    pub(crate) fn acks_to_ride(&self, class: Class) -> Vec<(u32, String, u64)> {
+        let ids: BTreeSet<u32> = self
+            .ledgers
+            .iter()
+            .filter(|(_, ledger)| ledger.class == class)
+            .map(|(id, _)| *id)
+            .collect();
+        self.unsaved_acks
+            .iter()
+            .filter(|((stream, _), _)| ids.contains(stream))
+            .map(|((stream, sink), upto)| (*stream, sink.clone(), *upto))
+            .collect()
+    }
+
+    /// Adds a stream, or returns the one of that name.
+    pub(crate) fn define(&mut self, name: &str, class: Class, durability: Durability) -> u32 {
+        if let Some(id) = self.by_name.get(name) {
+            return *id;
+        }
+        let id = self.ledgers.keys().next_back().map_or(0, |last| last + 1);
+        self.ledgers.insert(id, Ledger::new(name, class, durability));
+        self.by_name.insert(name.to_owned(), id);
+        self.streams.insert(id, Live::at(0));
+        id
+    }
+}
+
+fn settled(ledgers: &BTreeMap<u32, Ledger>, id: u32, span: &Span) -> bool {
+    ledgers.get(&id).is_some_and(|ledger| {
+        let from = span.first.max(ledger.gone + 1);
+        from > span.last || ledger.gaps.count(from, span.last) == span.last - from + 1
+    })
+}
+
+impl Log {
+    pub(crate) fn new(class: Class, budget: u64) -> Self {
+        Self {
+            class,
+            budget,
+            slots: BTreeMap::new(),
+            segments: BTreeMap::new(),
+            next_segment: 1,
+            mark: (0, 0),
+            cuts: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn drop_segment(&mut self, id: u64) {
+        if let Some(segment) = self.segments.remove(&id)
+            && let Some(slot) = self.slots.get_mut(&segment.slot)
+        {
+            slot.state = SlotState::Released;
+        }
+        self.cuts.remove(&id);
+    }
+
+    /// Bytes of all its files.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.slots.values().map(|slot| slot.size).sum()
+    }
+
+    fn saved(&self) -> SavedLog {
+        let mut live: Vec<(u64, u64)> = Vec::new();
+        for id in self.segments.keys() {
+            match live.last_mut() {
+                Some((_, last)) if *last + 1 == *id => *last = *id,
+                _ => live.push((*id, *id)),
+            }
+        }
+        SavedLog {
+            next_segment: self.next_segment,
+            live,
+            mark: self.mark,
+            cuts: self.cuts.clone(),
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Opening, closing, and what concerns all streams.
+
+use crate::core::Core;
+use crate::disk::DiskFile;
+use crate::error::{AppendError, OpenError};
+use crate::options::Options;
+use crate::pending::{Pending, Ticket};
+use crate::record::{Class, Durability};
+use crate::recover::{self, Recovered};
+use crate::room;
+use crate::stream::Stream;
+use crate::writer::Writer;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+/// The most bytes of a name.
+const MOST_NAME: usize = 128;
+
+/// A device's spool. Clones are handles to one spool, which is closed with the last of them.
+#[derive(Debug, Clone)]
+pub struct Spool {
+    core: Arc<Core>,
+    owner: Arc<Owner>,
+}
+
+/// Ends the I/O thread and gives the lock back.
+#[derive(Debug)]
+struct Owner {
+    core: Arc<Core>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    /// Held for as long as the spool is open.
+    _lock: Arc<dyn DiskFile>,
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.core.lock().closing = true;
+        self.core.work.notify_all();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            tracing::error!("spool: the I/O thread panicked");
+        }
+    }
+}
+
+impl Spool {
+    /// Opens the spool in `dir`, making it if there is none.
+    ///
+    /// Damage is never an error: what cannot be read is counted and told in [`Recovered`].
+    ///
+    /// # Errors
+    /// If another process has it open, if the file system refuses, or if the options contradict one another.
+    pub fn open(dir: &Path, options: Options) -> Result<(Self, Recovered), OpenError> {
+        options.check()?;
+        let io = |action, path: &Path| {
+            let path = path.to_owned();
+            move |source| OpenError::Io { action, path, source }
+        };
+        options.disk.create_dir_all(dir).map_err(io("make folder", dir))?;
+        let path = dir.join("lock");
+        let lock = options
+            .disk
+            .open(&path, true)
+            .map_err(io("open lock file", &path))?;
+        if !lock.try_lock().map_err(io("lock", &path))? {
+            return Err(OpenError::InUse { dir: dir.to_owned() });
+        }
+        let opened = recover::open(dir, &options)?;
+        Core::tell(&opened.recovered, dir);
+        let core = Arc::new(Core::new(dir.to_owned(), options, opened.epoch, opened.inner));
+        let mut state = opened.state;
+        if core.lock().checkpoint_now {
+            core.lock().checkpoint_now = false;
+            room::save(&core, &mut state, false).map_err(io("write the saved state in", dir))?;
+        }
+        if core.options.reserve {
+            room::reserve(&core).map_err(io("reserve the budget in", dir))?;
+        }
+        let writer = Writer {
+            core: core.clone(),
+            state,
+            tails: opened.tails,
+            passed_over: [0; 3],
+            buffer: Vec::new(),
+        };
+        let thread = std::thread::Builder::new()
+            .name("spool".to_owned())
+            .spawn(move || writer.run())
+            .map_err(io("start the I/O thread for", dir))?;
+        let owner = Owner {
+            core: core.clone(),
+            thread: Mutex::new(Some(thread)),
+            _lock: lock,
+        };
+        let spool = Self {
+            core,
+            owner: Arc::new(owner),
+        };
+        Ok((spool, opened.recovered))
+    }
+
+    /// Opens a stream, making it if there is none.
+    ///
+    /// # Errors
+    /// If the name cannot be stored, or if the stream exists with another class or durability.
+    pub fn stream(&self, name: &str, durability: Durability, class: Class) -> Result<Stream, OpenError> {
+        if !name_fits(name) {
+            return Err(OpenError::BadName {
+                name: name.to_owned(),
+            });
+        }
+        let mut inner = self.core.lock();
+        let id = inner.define(name, class, durability);
+        let held = inner
+            .ledgers
+            .get(&id)
+            .map_or((class, durability), |ledger| (ledger.class, ledger.durability));
+        if held.0 != class {
+            return Err(OpenError::OtherClass {
+                name: name.to_owned(),
+                held: held.0,
+                asked: class,
+            });
+        }
+        if held.1 != durability {
+            return Err(OpenError::OtherDurability {
+                name: name.to_owned(),
+                held: held.1,
+                asked: durability,
+            });
+        }
+        drop(inner);
+        Ok(Stream::new(self.core.clone(), id, class, name))
+    }
+
+    /// Names of all streams.
+    pub fn streams(&self) -> Vec<String> {
+        let inner = self.core.lock();
+        inner.ledgers.values().map(|ledger| ledger.name.clone()).collect()
+    }
+
+    /// How far a source has been taken in: the position of the last record appended with one. After a crash, that of
+    /// the last one that was durable.
+    pub fn position(&self, source: &str) -> Option<u64> {
+        let inner = self.core.lock();
+        inner
+            .offered
+            .get(source)
+            .or_else(|| inner.sources.get(source))
+            .copied()
+    }
+
+    /// Identifies this spool's numbering: a new one at each loss of state, so that a number never means two records.
+    /// Below 2^52.
+    pub fn epoch(&self) -> u64 {
+        self.core.epoch
+    }
+
+    /// Makes everything durable that is in memory: records, cursors, accounts.
+    pub fn flush(&self) -> Pending {
+        let ticket = Arc::new(Ticket::default());
+        let mut inner = self.core.lock();
+        if inner.closing {
+            ticket.answer(Err(AppendError::Closed));
+        } else {
+            inner.flushes.push(ticket.clone());
+        }
+        drop(inner);
+        self.core.work.notify_all();
+        Pending(ticket)
+    }
+
+    /// Bytes of the class's files.
+    pub fn disk_bytes(&self, class: Class) -> u64 {
+        self.core.lock().logs[class.index()].bytes()
+    }
+
+    /// Whether this is the last handle: dropping it closes the spool.
+    pub fn is_last(&self) -> bool {
+        Arc::strong_count(&self.owner) == 1
+    }
+}
+
+/// Whether a name can be stored and shown.
+pub(crate) fn name_fits(name: &str) -> bool {
+    !name.is_empty() && name.len() <= MOST_NAME && !name.chars().any(char::is_control)
+}

@@ -1,0 +1,246 @@
+//! One stream: appending, acknowledging, counting. Reading is in `read`.
+
+use crate::block::Item;
+use crate::core::{Core, MOST_ITEMS, Queued};
+use crate::error::AppendError;
+use crate::ledger::Account;
+use crate::pending::{Pending, Ticket};
+use crate::record::Class;
+use crate::spool::name_fits;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// A handle to a stream of numbered records.
+#[derive(Debug, Clone)]
+pub struct Stream {
+    pub(crate) core: Arc<Core>,
+    pub(crate) id: u32,
+    pub(crate) class: Class,
+    name: Arc<str>,
+}
+
+impl Stream {
+    pub(crate) fn new(core: Arc<Core>, id: u32, class: Class, name: &str) -> Self {
+        Self {
+            core,
+            id,
+            class,
+            name: name.into(),
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its class.
+    pub fn class(&self) -> Class {
+        self.class
+    }
+
+    /// Appends a record; with a source's position, that becomes durable together with it or not at all.
+    ///
+    /// The record is kept once the answer has come, and can be read from then on. If it answers with an error, all
+    /// records queued behind it are refused too, so that a source can go on from [`crate::Spool::position`].
+    ///
+    /// # Errors
+    /// At once if the record cannot be taken now; later through [`Pending`].
+    pub fn append(&self, payload: &[u8], position: Option<(&str, u64)>) -> Result<Pending, AppendError> {
+        let options = &self.core.options;
+        if payload.len() > options.most_record() {
+            return Err(AppendError::TooLarge {
+                len: payload.len(),
+                most: options.most_record(),
+            });
+        }
+        if let Some((source, _)) = position
+            && !name_fits(source)
+        {
+            return Err(AppendError::BadName {
+                name: source.to_owned(),
+            });
+        }
+        let ticket = Arc::new(Ticket::default());
+        let mut guard = self.core.lock();
+        let inner = &mut *guard;
+        if inner.closing {
+            return Err(AppendError::Closed);
+        }
+        let queue = &mut inner.queues[self.class.index()];
+        if let Some((error, until)) = &queue.refusing
+            && until.is_some_and(|until| Instant::now() < until)
+        {
+            return Err(error.clone());
+        }
+        if !queue.items.is_empty()
+            && (queue.bytes + payload.len() > options.queue_bytes || queue.items.len() >= MOST_ITEMS)
+        {
+            return Err(AppendError::Busy { class: self.class });
+        }
+        let Some(live) = inner.streams.get_mut(&self.id) else {
+            return Err(AppendError::Closed);
+        };
+        live.given += 1;
+        let queued = Queued {
+            item: Item {
+                stream: self.id,
+                seq: live.given,
+                wall: options.clock.now().as_microsecond(),
+                boot: u64::try_from(options.clock.since_boot().as_micros()).unwrap_or(u64::MAX),
+                payload: payload.to_vec(),
+            },
+            position: position.map(|(source, value)| (Arc::from(source), value)),
+            ticket: ticket.clone(),
+        };
+        if let Some((source, value)) = position {
+            inner.offered.insert(source.to_owned(), value);
+        }
+        let before = queue.bytes;
+        queue.bytes += queued.cost();
+        queue.items.push_back(queued);
+        let first = queue.since.is_none();
+        queue.since.get_or_insert_with(Instant::now);
+        // The thread sleeps through what only makes a block fuller.
+        let wakes = first || (before < options.block_bytes && queue.bytes >= options.block_bytes);
+        drop(guard);
+        if wakes {
+            self.core.work.notify_all();
+        }
+        Ok(Pending(ticket))
+    }
+
+    /// The last number that can be read, 0 at first.
+    pub fn last(&self) -> u64 {
+        let inner = self.core.lock();
+        inner.ledgers.get(&self.id).map_or(0, |ledger| ledger.last)
+    }
+
+    /// Makes a sink known: from now on records wait for it. The first acknowledgement does the same.
+    pub fn attach(&self, sink: &str) -> Result<(), AppendError> {
+        self.check_sink(sink)?;
+        let mut inner = self.core.lock();
+        if let Some(ledger) = inner.ledgers.get_mut(&self.id)
+            && !ledger.sinks.contains_key(sink)
+        {
+            ledger.attach(sink);
+            inner.mark_unsaved();
+            drop(inner);
+            self.core.work.notify_all();
+        }
+        Ok(())
+    }
+
+    /// Forgets a sink: nothing waits for it any more.
+    pub fn detach(&self, sink: &str) {
+        let mut inner = self.core.lock();
+        if inner
+            .ledgers
+            .get_mut(&self.id)
+            .is_some_and(|ledger| ledger.detach(sink))
+        {
+            inner.unsaved_acks.remove(&(self.id, sink.to_owned()));
+            inner.mark_unsaved();
+            inner.release(self.class);
+            drop(inner);
+            self.core.work.notify_all();
+        }
+    }
+
+    /// Takes note that the sink has all records up to `upto`. What all sinks have is given back to the disk.
+    ///
+    /// Written with the next block, or by itself after [`crate::Options::cursor_every`]: after a crash a sink may be
+    /// sent records again.
+    ///
+    /// # Errors
+    /// If the sink claims records that the stream does not have: the receiver remembers another life of this spool.
+    pub fn ack(&self, sink: &str, upto: u64) -> Result<(), AppendError> {
+        self.check_sink(sink)?;
+        let mut guard = self.core.lock();
+        let inner = &mut *guard;
+        let Some(ledger) = inner.ledgers.get_mut(&self.id) else {
+            return Err(AppendError::Closed);
+        };
+        if upto > ledger.last {
+            return Err(AppendError::Beyond {
+                stream: self.name.to_string(),
+                sink: sink.to_owned(),
+                upto,
+                last: ledger.last,
+            });
+        }
+        if ledger.ack(sink, upto) {
+            inner.unsaved_acks.insert((self.id, sink.to_owned()), upto);
+            inner.changed = true;
+            let first = inner.acks_since.is_none();
+            inner.acks_since.get_or_insert_with(Instant::now);
+            inner.release(self.class);
+            drop(guard);
+            if first {
+                self.core.work.notify_all();
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a record up for one sink that refuses it for good, so that it does not block those behind it.
+    ///
+    /// # Errors
+    /// If the name cannot be stored.
+    pub fn set_aside(&self, sink: &str, seq: u64) -> Result<(), AppendError> {
+        self.check_sink(sink)?;
+        let mut guard = self.core.lock();
+        let inner = &mut *guard;
+        if let Some(ledger) = inner.ledgers.get_mut(&self.id)
+            && ledger.set_aside(sink, seq)
+        {
+            inner.mark_unsaved();
+            inner.release(self.class);
+            drop(guard);
+            self.core.work.notify_all();
+        }
+        Ok(())
+    }
+
+    /// The last number that the sink has settled.
+    pub fn acked(&self, sink: &str) -> u64 {
+        let inner = self.core.lock();
+        inner
+            .ledgers
+            .get(&self.id)
+            .map_or(0, |ledger| ledger.sink(sink).upto)
+    }
+
+    /// Where every record ever appended is, for one sink.
+    pub fn account(&self, sink: &str) -> Account {
+        let inner = self.core.lock();
+        let Some(ledger) = inner.ledgers.get(&self.id) else {
+            return Account::default();
+        };
+        let upto = ledger.sink(sink).upto;
+        ledger.account(sink, inner.stored_above(self.id, upto))
+    }
+
+    /// Returns once there is a record after `after`.
+    pub async fn changed(&self, after: u64) {
+        let receiver = {
+            let inner = self.core.lock();
+            inner.streams.get(&self.id).map(|live| live.last.subscribe())
+        };
+        let Some(mut receiver) = receiver else { return };
+        if receiver.wait_for(|last| *last > after).await.is_err() {
+            // The spool is gone; there will be no more records.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    fn check_sink(&self, sink: &str) -> Result<(), AppendError> {
+        if name_fits(sink) {
+            Ok(())
+        } else {
+            Err(AppendError::BadName {
+                name: sink.to_owned(),
+            })
+        }
+    }
+}

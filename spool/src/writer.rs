@@ -1,0 +1,538 @@
+//! The I/O thread: the only one that writes.
+
+use crate::block::{Draft, Entry, FOOTER, Item, PAGE, Place, Shared};
+use crate::core::{Core, Inner, MOST_ITEMS, Queue, Queued, Span, add_span};
+use crate::disk::DiskFile;
+use crate::error::AppendError;
+use crate::record::Class;
+use crate::room::{self, NoRoom};
+use crate::state::StateFiles;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Bytes written at once; also about what the thread keeps in memory.
+const MOST_WRITE: usize = 512 << 10;
+/// Room for the table of a header, with a margin.
+const TABLE: usize = PAGE - 88 - 64;
+/// Part of it for acknowledgements that ride along.
+const TABLE_ACKS: usize = 1024;
+/// How often a lower class may be passed over.
+const PATIENCE: u8 = 8;
+/// How long producers are turned away after the disk failed twice.
+const REST: Duration = Duration::from_secs(2);
+
+/// An open segment at a log's end.
+#[derive(Debug)]
+pub(crate) struct Tail {
+    pub segment: u64,
+    pub file: Arc<dyn DiskFile>,
+    pub size: u64,
+    pub offset: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Writer {
+    pub core: Arc<Core>,
+    pub state: StateFiles,
+    pub tails: [Option<Tail>; 3],
+    pub passed_over: [u8; 3],
+    pub buffer: Vec<u8>,
+}
+
+enum Work {
+    Commit(Class, VecDeque<Queued>),
+    Checkpoint,
+    End,
+}
+
+enum Trouble {
+    Full,
+    Disk(io::Error),
+}
+
+impl Writer {
+    /// Works until the spool is closed and all is written.
+    pub(crate) fn run(mut self) {
+        loop {
+            match self.next() {
+                Work::Commit(class, items) => self.commit(class, items),
+                Work::Checkpoint => self.checkpoint(false),
+                Work::End => {
+                    self.checkpoint(true);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn next(&mut self) -> Work {
+        let core = self.core.clone();
+        let mut inner = core.lock();
+        loop {
+            let now = Instant::now();
+            let hurry = inner.closing || !inner.flushes.is_empty();
+            let mut wake: Option<Instant> = None;
+            let mut due = Vec::new();
+            for class in Class::ALL {
+                let queue = &inner.queues[class.index()];
+                let Some(since) = queue.since else { continue };
+                let at = since + core.options.linger.of(class);
+                if hurry || queue.bytes >= core.options.block_bytes || at <= now {
+                    due.push(class);
+                } else {
+                    wake = Some(wake.map_or(at, |held| held.min(at)));
+                }
+            }
+            if let Some(class) = self.choose(&due) {
+                return Work::Commit(class, take(&mut inner.queues[class.index()]));
+            }
+            if inner.closing && inner.queues.iter().all(|queue| queue.items.is_empty()) {
+                return Work::End;
+            }
+            if inner.checkpoint_now || (hurry && !inner.flushes.is_empty()) {
+                return Work::Checkpoint;
+            }
+            if let Some(since) = inner.waits_since() {
+                let at = since + core.options.cursor_every;
+                if at <= now {
+                    return Work::Checkpoint;
+                }
+                wake = Some(wake.map_or(at, |held| held.min(at)));
+            }
+            inner = match wake {
+                Some(at) => {
+                    core.work
+                        .wait_timeout(inner, at.saturating_duration_since(now))
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .0
+                }
+                None => core.work.wait(inner).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+
+    /// The highest class that is due, unless a lower one has been passed over too often.
+    fn choose(&mut self, due: &[Class]) -> Option<Class> {
+        let starved = due
+            .iter()
+            .rev()
+            .find(|class| self.passed_over[class.index()] >= PATIENCE);
+        let chosen = *starved.or_else(|| due.first())?;
+        for class in due {
+            let count = &mut self.passed_over[class.index()];
+            *count = if *class == chosen {
+                0
+            } else {
+                count.saturating_add(1)
+            };
+        }
+        Some(chosen)
+    }
+
+    fn commit(&mut self, class: Class, mut items: VecDeque<Queued>) {
+        let trouble = match self.write_all(class, &mut items) {
+            Ok(()) => return,
+            Err(Trouble::Full) => Trouble::Full,
+            Err(Trouble::Disk(err)) => {
+                // What the failed sync left in the page cache is trusted no more: what is still in memory goes to a
+                // fresh segment, once.
+                self.poison(class, &err);
+                match self.write_all(class, &mut items) {
+                    Ok(()) => return,
+                    Err(trouble) => trouble,
+                }
+            }
+        };
+        if let Trouble::Disk(err) = &trouble {
+            self.poison(class, err);
+        }
+        self.refuse(class, items, &trouble);
+    }
+
+    /// Writes and publishes; what is published is taken off `items`.
+    fn write_all(&mut self, class: Class, items: &mut VecDeque<Queued>) -> Result<(), Trouble> {
+        while !items.is_empty() {
+            if self.tails[class.index()].is_none() {
+                let tail =
+                    room::open_segment(&self.core, &mut self.state, class).map_err(|err| match err {
+                        NoRoom::Full => Trouble::Full,
+                        NoRoom::Disk(err) => Trouble::Disk(err),
+                    })?;
+                self.tails[class.index()] = Some(tail);
+            }
+            let riding = self.core.lock().acks_to_ride(class);
+            let drafted = self.draft(class, items, riding);
+            if drafted.items == 0 {
+                self.seal(class);
+                continue;
+            }
+            let Some(tail) = &mut self.tails[class.index()] else {
+                continue;
+            };
+            tail.file
+                .write_at(&self.buffer, tail.offset)
+                .and_then(|()| tail.file.sync())
+                .map_err(Trouble::Disk)?;
+            tail.offset += self.buffer.len() as u64;
+            let (segment, end) = (tail.segment, tail.offset);
+            self.publish(
+                class,
+                segment,
+                end,
+                items.drain(..drafted.items).collect(),
+                drafted,
+            );
+            if self.buffer.capacity() > 2 * MOST_WRITE {
+                self.buffer = Vec::new();
+            }
+        }
+        Ok(())
+    }
+
+    /// Fills the buffer with blocks for the present tail.
+    fn draft(&mut self, class: Class, items: &VecDeque<Queued>, riding: Vec<(u32, String, u64)>) -> Drafted {
+        self.buffer.clear();
+        let mut drafted = Drafted::default();
+        let Some(tail) = &self.tails[class.index()] else {
+            return drafted;
+        };
+        let core = self.core.clone();
+        let inner = core.lock();
+        let shared = Shared {
+            incarnation: inner.incarnation,
+            commit: tail.offset,
+            boot: core.options.boot,
+        };
+        let mut first = Vec::new();
+        let mut room = TABLE_ACKS;
+        for (stream, sink, upto) in riding {
+            let entry = Entry::Ack {
+                stream,
+                sink: sink.clone(),
+                upto,
+            };
+            if entry.size() > room {
+                break;
+            }
+            room -= entry.size();
+            drafted.acks.push((stream, sink, upto));
+            first.push(entry);
+        }
+        for (segment, from) in &inner.logs[class.index()].cuts {
+            first.push(Entry::Cut {
+                segment: *segment,
+                from: *from,
+            });
+            // The saved state holds all of them; the block only bridges the time until it is written.
+            if first.len() > 40 {
+                break;
+            }
+        }
+        while drafted.items < items.len() {
+            let (count, entries) = chunk(&inner, items, drafted.items, core.options.block_bytes, &mut first);
+            let chosen: Vec<&Item> = items
+                .range(drafted.items..drafted.items + count)
+                .map(|queued| &queued.item)
+                .collect();
+            let draft = Draft::of_records(&chosen, entries, core.options.compression);
+            let offset = tail.offset + self.buffer.len() as u64;
+            let full = offset + draft.size() as u64 > tail.size - FOOTER as u64;
+            if full || (!self.buffer.is_empty() && self.buffer.len() + draft.size() > MOST_WRITE) {
+                break;
+            }
+            let place = Place {
+                class,
+                epoch: core.epoch,
+                segment: tail.segment,
+                offset,
+            };
+            draft.write(place, shared, &mut self.buffer);
+            drafted.note(&chosen);
+            drafted.items += count;
+        }
+        drafted
+    }
+
+    fn publish(&mut self, class: Class, segment: u64, end: u64, written: Vec<Queued>, drafted: Drafted) {
+        let core = self.core.clone();
+        let mut guard = core.lock();
+        let inner = &mut *guard;
+        let log = &mut inner.logs[class.index()];
+        log.mark = (segment, end);
+        if let Some(held) = log.segments.get_mut(&segment) {
+            held.end = end;
+            for (stream, span) in drafted.spans {
+                add_span(&mut held.spans, stream, span);
+            }
+        }
+        for (stream, sink, upto) in drafted.acks {
+            if inner.unsaved_acks.get(&(stream, sink.clone())) == Some(&upto) {
+                inner.unsaved_acks.remove(&(stream, sink));
+            }
+        }
+        if inner.unsaved_acks.is_empty() {
+            inner.acks_since = None;
+        }
+        inner.changed = true;
+        let mut touched = BTreeSet::new();
+        for queued in &written {
+            if let Some(ledger) = inner.ledgers.get_mut(&queued.item.stream) {
+                ledger.extend(queued.item.seq, queued.item.seq);
+                touched.insert(queued.item.stream);
+            }
+            if let Some((source, value)) = &queued.position {
+                inner.sources.insert(source.to_string(), *value);
+                if inner.offered.get(&**source) == Some(value) {
+                    inner.offered.remove(&**source);
+                }
+            }
+        }
+        inner.queues[class.index()].refusing = None;
+        for stream in touched {
+            if let (Some(ledger), Some(live)) = (inner.ledgers.get(&stream), inner.streams.get(&stream)) {
+                live.last.send_replace(ledger.last);
+            }
+        }
+        drop(guard);
+        for queued in written {
+            queued.ticket.answer(Ok(queued.item.seq));
+        }
+    }
+
+    /// Ends the tail with its footer, which only spares a scan at the next start.
+    fn seal(&mut self, class: Class) {
+        let Some(tail) = self.tails[class.index()].take() else {
+            return;
+        };
+        let core = self.core.clone();
+        let mut inner = core.lock();
+        let incarnation = inner.incarnation;
+        let log = &mut inner.logs[class.index()];
+        let Some(segment) = log.segments.get_mut(&tail.segment) else {
+            return;
+        };
+        segment.tail = false;
+        let spans = segment.spans.clone();
+        inner.checkpoint_now = true;
+        inner.mark_unsaved();
+        inner.release(class);
+        drop(inner);
+        let shared = Shared {
+            incarnation,
+            commit: tail.offset,
+            boot: core.options.boot,
+        };
+        let place = Place {
+            class,
+            epoch: core.epoch,
+            segment: tail.segment,
+            offset: tail.size - FOOTER as u64,
+        };
+        let mut bytes = Vec::new();
+        footer(&spans, tail.offset, incarnation).write(place, shared, &mut bytes);
+        if bytes.len() > FOOTER {
+            return;
+        }
+        // The records were synced before: a footer that cannot be written costs nothing but the scan.
+        if let Err(err) = tail
+            .file
+            .write_at(&bytes, place.offset)
+            .and_then(|()| tail.file.sync())
+        {
+            tracing::warn!(%class, segment = tail.segment, error = %err, "spool: footer not written");
+        }
+    }
+
+    /// Gives the tail up at its last confirmed byte.
+    fn poison(&mut self, class: Class, err: &io::Error) {
+        tracing::error!(%class, error = %err, "spool: write or sync failed; going on in a fresh segment");
+        let mut inner = self.core.lock();
+        if let Some(tail) = self.tails[class.index()].take() {
+            let log = &mut inner.logs[class.index()];
+            if let Some(segment) = log.segments.get_mut(&tail.segment) {
+                segment.tail = false;
+                let end = segment.end;
+                log.cuts.insert(tail.segment, end);
+            }
+            inner.release(class);
+        }
+        inner.mark_unsaved();
+    }
+
+    /// Answers these and all that wait behind them: a source goes on from the position that is durable.
+    fn refuse(&mut self, class: Class, items: VecDeque<Queued>, trouble: &Trouble) {
+        let mut guard = self.core.lock();
+        let inner = &mut *guard;
+        let queue = &mut inner.queues[class.index()];
+        let (error, until) = match trouble {
+            Trouble::Full => (
+                AppendError::Full {
+                    class,
+                    budget: self.core.options.budget.of(class),
+                },
+                None,
+            ),
+            Trouble::Disk(err) => (
+                AppendError::Disk {
+                    class,
+                    reason: err.to_string(),
+                },
+                Some(Instant::now() + REST),
+            ),
+        };
+        queue.refusing = Some((error.clone(), until));
+        let mut refused: Vec<Queued> = items.into();
+        refused.extend(queue.items.drain(..));
+        queue.bytes = 0;
+        queue.since = None;
+        for queued in &refused {
+            if let Some(ledger) = inner.ledgers.get_mut(&queued.item.stream) {
+                ledger.leave_out(queued.item.seq, queued.item.seq);
+            }
+            if let Some((source, _)) = &queued.position {
+                inner.offered.remove(&**source);
+            }
+        }
+        inner.mark_unsaved();
+        drop(guard);
+        for queued in refused {
+            queued.ticket.answer(Err(error.clone()));
+        }
+    }
+
+    fn checkpoint(&mut self, last: bool) {
+        let core = self.core.clone();
+        let mut inner = core.lock();
+        let flushes = std::mem::take(&mut inner.flushes);
+        let wanted = inner.changed;
+        inner.checkpoint_now = false;
+        drop(inner);
+        let mut result = Ok(());
+        if wanted {
+            result = room::save(&core, &mut self.state, last);
+        }
+        if let Err(err) = &result {
+            tracing::error!(error = %err, "spool: cursors not saved; after a restart some records will be sent again");
+        }
+        for ticket in flushes {
+            ticket.answer(match &result {
+                Ok(()) => Ok(0),
+                Err(err) => Err(AppendError::Disk {
+                    class: Class::Critical,
+                    reason: err.to_string(),
+                }),
+            });
+        }
+    }
+}
+
+/// What a filled buffer stands for.
+#[derive(Debug, Default)]
+struct Drafted {
+    items: usize,
+    acks: Vec<(u32, String, u64)>,
+    spans: BTreeMap<u32, Span>,
+}
+
+impl Drafted {
+    fn note(&mut self, items: &[&Item]) {
+        for item in items {
+            let span = Span {
+                first: item.seq,
+                last: item.seq,
+                count: 1,
+                bytes: item.payload.len() as u64,
+            };
+            add_span(&mut self.spans, item.stream, span);
+        }
+    }
+}
+
+/// A segment's footer: where its blocks end and what streams have in it.
+fn footer(spans: &BTreeMap<u32, Span>, end: u64, incarnation: u32) -> Draft {
+    let mut entries = vec![Entry::End { end, incarnation }];
+    entries.extend(spans.iter().map(|(stream, span)| Entry::Span {
+        stream: *stream,
+        first: span.first,
+        last: span.last,
+        count: span.count,
+        bytes: span.bytes,
+    }));
+    Draft::footer(entries)
+}
+
+/// How many of the records from `from` on make the next block, and the lines of its table besides them.
+fn chunk(
+    inner: &Inner,
+    items: &VecDeque<Queued>,
+    from: usize,
+    block_bytes: usize,
+    first: &mut Vec<Entry>,
+) -> (usize, Vec<Entry>) {
+    let mut entries = std::mem::take(first);
+    let mut table: usize = entries.iter().map(Entry::size).sum();
+    let mut bytes = 0;
+    let mut next: BTreeMap<u32, u64> = BTreeMap::new();
+    let mut positions: BTreeMap<Arc<str>, u64> = BTreeMap::new();
+    let mut count = 0;
+    for queued in items.range(from..) {
+        let item = &queued.item;
+        // Room for a run of records; another one where numbers were left out.
+        let mut more = match next.get(&item.stream) {
+            Some(expected) if *expected == item.seq => 0,
+            _ => 22,
+        };
+        let define = (!next.contains_key(&item.stream)).then(|| define(inner, item.stream));
+        more += define.as_ref().map_or(0, Entry::size);
+        if let Some((source, _)) = &queued.position
+            && !positions.contains_key(source)
+        {
+            more += source.len() + 13;
+        }
+        let over = bytes + item.payload.len() > block_bytes || table + more > TABLE;
+        if count > 0 && over {
+            break;
+        }
+        entries.extend(define);
+        table += more;
+        bytes += item.payload.len();
+        next.insert(item.stream, item.seq + 1);
+        if let Some((source, value)) = &queued.position {
+            positions.insert(source.clone(), *value);
+        }
+        count += 1;
+    }
+    entries.extend(positions.into_iter().map(|(source, value)| Entry::Position {
+        source: source.to_string(),
+        value,
+    }));
+    (count, entries)
+}
+
+fn define(inner: &Inner, stream: u32) -> Entry {
+    let ledger = inner.ledgers.get(&stream);
+    Entry::Define {
+        stream,
+        durability: ledger.map_or(crate::Durability::Strict, |ledger| ledger.durability),
+        name: ledger.map(|ledger| ledger.name.clone()).unwrap_or_default(),
+    }
+}
+
+fn take(queue: &mut Queue) -> VecDeque<Queued> {
+    let mut taken = VecDeque::new();
+    let mut bytes = 0;
+    while taken.len() < MOST_ITEMS
+        && let Some(queued) = queue.items.front()
+        && (taken.is_empty() || bytes + queued.cost() <= MOST_WRITE)
+    {
+        bytes += queued.cost();
+        taken.extend(queue.items.pop_front());
+    }
+    queue.bytes -= bytes;
+    if queue.items.is_empty() {
+        queue.since = None;
+    }
+    taken
+}
