@@ -1,14 +1,10 @@
-//! The pod network in real network namespaces.
+//! Pods, Services and ports of the device.
 
-#![expect(clippy::print_stderr, reason = "what is skipped says so")]
-
-mod network_rig;
-
-use model::Protocol;
-use network_rig::{
+use super::rig::{
     DEVICE, OUTSIDE, Place, addresses, call, call_udp, config, host_port, on_device, outside, run, seen,
     service,
 };
+use model::Protocol;
 use runtime::embedded::network::{HostPort, Network, NetworkError, ServiceId};
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener};

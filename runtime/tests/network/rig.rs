@@ -1,11 +1,5 @@
 //! A device, its pods and the world outside, each a network namespace of its own.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stderr,
-    reason = "a test that cannot go on panics, and one that is skipped says so"
-)]
-
 use model::{PodId, Protocol, ServicePort, ServiceRun, TargetPort};
 use runtime::embedded::network::{HostPort, Network, NetworkConfig, PodAddress, netns};
 use std::collections::BTreeMap;
