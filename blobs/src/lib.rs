@@ -6,7 +6,16 @@
 //! same protocol) and `build` (images from files).
 //! Never: trusts a byte that it did not hash; leaves half of anything behind; knows what a blob is for.
 
+pub mod images;
 pub mod oci;
+mod platform;
+pub mod registries;
 pub mod store;
+pub mod unpack;
 
+pub use images::{ImageError, Images, LocalImage};
+pub use registries::{
+    Credentials, DockerConfig, Endpoint, Patience, Progress, Registries, RegistryConfig, RegistryError, Tls,
+};
 pub use store::{Keep, Quota, Store, StoreError};
+pub use unpack::UnpackOptions;

@@ -19,6 +19,7 @@ pub use error::StoreError;
 pub use partial::{CHUNK_BYTES, Partial};
 pub use pins::Keep;
 pub use read::BlobReader;
+pub(crate) use read::is_damage;
 pub use room::{Collected, Quota, Reservation};
 pub use write::BlobWriter;
 

@@ -7,6 +7,16 @@ use sha2::{Digest as _, Sha256};
 use std::fs::File;
 use std::io::{self, Read};
 
+/// Inside the `io::Error` of a reader that found its blob damaged.
+#[derive(Debug, thiserror::Error)]
+#[error("blob {0} is damaged on disk; it was set aside")]
+struct Damage(Digest);
+
+/// Whether a read failed since the blob is damaged, rather than the disk or the format.
+pub(crate) fn is_damage(err: &io::Error) -> bool {
+    err.get_ref().is_some_and(|inner| inner.is::<Damage>())
+}
+
 /// Reads a blob from start to end and hashes it on the way.
 ///
 /// The last byte is handed out only if all bytes were right: otherwise the read fails with
@@ -45,10 +55,7 @@ impl Read for BlobReader {
         let ended = got == 0 || self.at == self.size;
         if ended && Digest::from_raw(self.hash.clone().finalize().into()) != self.digest {
             self.store.set_aside(&self.digest);
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("blob {} is corrupt on disk", self.digest),
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, Damage(self.digest)));
         }
         Ok(got)
     }
@@ -110,7 +117,7 @@ impl Store {
         let mut bytes = Vec::with_capacity(usize::try_from(reader.size()).unwrap_or(0));
         match reader.read_to_end(&mut bytes) {
             Ok(_) => Ok(Some(bytes)),
-            Err(err) if err.kind() == io::ErrorKind::InvalidData => Ok(None),
+            Err(err) if is_damage(&err) => Ok(None),
             Err(err) => Err(err).at("read", &self.blob_path(digest)),
         }
     }
@@ -122,7 +129,7 @@ impl Store {
         };
         match io::copy(&mut reader, &mut io::sink()) {
             Ok(_) => Ok(true),
-            Err(err) if err.kind() == io::ErrorKind::InvalidData => Ok(false),
+            Err(err) if is_damage(&err) => Ok(false),
             Err(err) => Err(err).at("read", &self.blob_path(digest)),
         }
     }

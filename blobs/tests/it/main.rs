@@ -1,0 +1,11 @@
+//! Tests against real peers: Debian's registry, skopeo, umoci, and links that break.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "tests fail by panic and say why they skip"
+)]
+
+mod common;
+mod images;
+mod resume;
