@@ -6,6 +6,7 @@
 //! same protocol) and `build` (images from files).
 //! Never: trusts a byte that it did not hash; leaves half of anything behind; knows what a blob is for.
 
+pub mod build;
 pub mod images;
 pub mod oci;
 mod platform;
