@@ -1,1 +1,130 @@
-//! render
+//! Rendering: what a Git tree says should run.
+//!
+//! Takes: a [`model::Tree`] (files in memory), a folder in it, and facts about the device as variables.
+//! Gives: [`build`], what `kubectl kustomize` prints for the folder, byte for byte; and [`render`], the
+//! objects that Flux would apply for it, with its `Kustomization` objects resolved.
+//! Errors name file, line, object and field, and what to do about it.
+//! Never: touches disk or network, runs programs, reads a clock.
+
+mod config;
+mod crds;
+mod error;
+mod fieldspec;
+pub mod flux;
+mod generators;
+mod hash;
+mod json6902;
+mod kube;
+mod kustomization;
+mod loader;
+mod names;
+mod path;
+mod plugins;
+mod reader;
+mod replacements;
+mod resource;
+mod selector;
+mod smp;
+mod target;
+mod transform;
+mod vars;
+mod yaml;
+
+pub use error::{Details, Problem, RenderError};
+pub use flux::render;
+pub use loader::LoadRestrictor;
+
+use model::{Object, Tree};
+use yaml::Node;
+
+/// How a folder is built.
+#[derive(Debug, Clone, Default)]
+pub struct BuildOptions {
+    /// Which files the kustomizations may read.
+    pub load_restrictor: LoadRestrictor,
+}
+
+/// The objects of a folder.
+#[derive(Debug, Clone)]
+pub struct Build {
+    nodes: Vec<Node>,
+    /// What people should know: deprecated fields and the like.
+    pub warnings: Vec<String>,
+}
+
+/// What `kustomize build` gives for the folder at `path`.
+///
+/// # Errors
+/// Whatever kustomize refuses, Helm charts, and plugins that are not built in.
+pub fn build(tree: &Tree, path: &str, options: &BuildOptions) -> Result<Build, RenderError> {
+    let mut builder = target::Builder::new();
+    let loader = loader::Loader::new(tree, options.load_restrictor, path)?;
+    let target = builder.load(loader)?;
+    let resources = builder.build(&target)?;
+    let build = Build {
+        nodes: resources.0.into_iter().map(|resource| resource.node).collect(),
+        warnings: builder.warnings,
+    };
+    Ok(build)
+}
+
+impl Build {
+    /// Number of objects.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Whether there is no object.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// The objects, in the order of the output.
+    ///
+    /// # Errors
+    /// An object without apiVersion, which kustomize lets pass.
+    pub fn objects(&self) -> Result<Vec<Object>, RenderError> {
+        self.nodes
+            .iter()
+            .map(|node| {
+                let value = yaml::to_json(node).map_err(bad_number)?;
+                Object::new(value).map_err(|error| RenderError::new(Problem::Unreadable, error.to_string()))
+            })
+            .collect()
+    }
+
+    /// The objects as kustomize prints them.
+    pub fn to_yaml(&self) -> String {
+        let mut out = String::new();
+        for (at, node) in self.nodes.iter().enumerate() {
+            if at > 0 {
+                out.push_str("---\n");
+            }
+            yaml::emit_document(node, &mut out).expect("numbers were checked by build");
+        }
+        out
+    }
+}
+
+/// JSON has no infinity, so that kustomize cannot print it.
+fn check_numbers(node: &Node) -> Result<(), RenderError> {
+    match node {
+        Node::Scalar(scalar) => match scalar.plain() {
+            yaml::Plain::Float(value) if !value.is_finite() => Err(bad_number(scalar.text.clone())),
+            _ => Ok(()),
+        },
+        Node::Seq(items) => items.iter().try_for_each(check_numbers),
+        Node::Map(map) => map
+            .0
+            .iter()
+            .try_for_each(|(key, value)| check_numbers(value).map_err(|error| error.under(key))),
+    }
+}
+
+fn bad_number(number: String) -> RenderError {
+    RenderError::new(
+        Problem::Unreadable,
+        format!("{number} is no number that JSON has"),
+    )
+    .remedy("put it in quotes")
+}

@@ -1,0 +1,98 @@
+//! Objects from YAML text.
+
+use crate::{
+    error::{Problem, RenderError, Result},
+    resource::{Resource, Source},
+    yaml::{self, Node},
+};
+use std::rc::Rc;
+
+/// All objects of a file; lists of objects are taken apart.
+pub(crate) fn objects(text: &str, file: Option<&Rc<str>>) -> Result<Vec<Resource>> {
+    let place = |error: RenderError| match file {
+        Some(file) => error.in_file(&**file),
+        None => error,
+    };
+    let documents = yaml::parse_documents(text)
+        .map_err(|error| place(RenderError::new(Problem::Unreadable, error.message).at_line(error.line)))?;
+    let mut queue: Vec<(Node, usize)> = documents.into_iter().map(|doc| (doc.root, doc.line)).collect();
+    let mut resources = Vec::with_capacity(queue.len());
+    let mut next = 0;
+    while next < queue.len() {
+        let (node, line) = std::mem::replace(&mut queue[next], (Node::null(), 0));
+        next += 1;
+        if node.is_nil_or_empty() {
+            continue;
+        }
+        check(&node).map_err(|error| place(error.at_line(line)))?;
+        let kind = node.get("kind").map_or("", Node::value);
+        if !kind.ends_with("List") {
+            let mut resource = Resource::new(node);
+            resource.source = file.map(|file| Source {
+                file: file.clone(),
+                line,
+            });
+            resources.push(resource);
+            continue;
+        }
+        let Node::Map(mut list) = node else { continue };
+        match list.remove("items") {
+            Some(Node::Seq(items)) => queue.extend(items.into_iter().map(|item| (item, line))),
+            Some(items) if !items.is_null() => {
+                return Err(place(
+                    RenderError::new(
+                        Problem::Unreadable,
+                        format!("items should be a list, but are {}", items.kind()),
+                    )
+                    .field("items")
+                    .at_line(line),
+                ));
+            }
+            _ => {}
+        }
+    }
+    Ok(resources)
+}
+
+/// Every object has a kind and, unless it is a list, a name.
+fn check(node: &Node) -> Result<()> {
+    let missing = |field: &str| {
+        RenderError::new(Problem::Unreadable, format!("the object has no {field}"))
+            .field(field)
+            .remedy("every Kubernetes object needs apiVersion, kind and metadata.name")
+    };
+    if node.as_map().is_none() {
+        return Err(RenderError::new(
+            Problem::Unreadable,
+            format!("the document is {}, not a Kubernetes object", node.kind()),
+        ));
+    }
+    let kind = node.get("kind").map_or("", Node::value);
+    if kind.is_empty() {
+        return Err(missing("kind"));
+    }
+    if !kind.ends_with("List") && node.at(["metadata", "name"]).map_or("", Node::value).is_empty() {
+        return Err(missing("metadata.name"));
+    }
+    match null_in_list(node) {
+        Some(path) => Err(RenderError::new(Problem::Unreadable, "a list has an empty item").field(path)),
+        None => Ok(()),
+    }
+}
+
+/// The path of a list with an item that is null.
+fn null_in_list(node: &Node) -> Option<String> {
+    match node {
+        Node::Scalar(_) => None,
+        Node::Seq(items) => items.iter().enumerate().find_map(|(at, item)| {
+            if item.is_null() {
+                return Some(at.to_string());
+            }
+            null_in_list(item).map(|path| format!("{at}.{path}"))
+        }),
+        Node::Map(map) => map
+            .0
+            .iter()
+            .find_map(|(key, value)| null_in_list(value).map(|path| format!("{key}.{path}"))),
+    }
+}

@@ -1,0 +1,224 @@
+//! Flux's semantics, from its documentation.
+
+use model::{Desired, Revision, Tree};
+use render::{Problem, RenderError};
+use std::collections::BTreeMap;
+
+fn revision() -> Revision {
+    serde_json::from_value(serde_json::json!({
+        "reference": "main", "commit": "a".repeat(40), "committedAt": "2026-01-01T00:00:00Z"
+    }))
+    .unwrap()
+}
+
+fn render(files: &[(&str, &str)], path: &str) -> Result<Desired, RenderError> {
+    let tree: Tree = files
+        .iter()
+        .map(|(path, text)| (*path, (*text).to_owned()))
+        .collect();
+    let vars = BTreeMap::from([("DEVICE".to_owned(), "pi-1".to_owned())]);
+    render::render(&tree, &revision(), path, &vars)
+}
+
+fn config_map(name: &str, value: &str) -> String {
+    format!("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {name}\ndata:\n  key: {value}\n")
+}
+
+fn kustomization(name: &str, path: &str, more: &str) -> String {
+    format!(
+        "apiVersion: kustomize.toolkit.fluxcd.io/v1\nkind: Kustomization\nmetadata:\n  name: {name}\n  \
+         namespace: flux-system\nspec:\n  interval: 10m\n  prune: true\n  path: {path}\n  sourceRef:\n    \
+         kind: GitRepository\n    name: flux-system\n{more}"
+    )
+}
+
+fn names(desired: &Desired) -> Vec<&str> {
+    desired.objects.iter().map(|object| object.name()).collect()
+}
+
+#[test]
+fn kustomizations_are_resolved_in_the_order_of_their_dependencies() {
+    let desired = render(
+        &[
+            (
+                "clusters/pi/a.yaml",
+                &kustomization("a", "./apps", "  dependsOn:\n  - name: infra\n"),
+            ),
+            ("clusters/pi/infra.yaml", &kustomization("infra", "./infra", "")),
+            ("apps/app.yaml", &config_map("app", "1")),
+            ("infra/kustomization.yaml", "resources: [infra.yaml]\n"),
+            ("infra/infra.yaml", &config_map("infra", "1")),
+        ],
+        "clusters/pi",
+    )
+    .unwrap();
+    assert_eq!(names(&desired), ["infra", "app"]);
+    let app = &desired.objects[1];
+    assert_eq!(app.label("kustomize.toolkit.fluxcd.io/name"), Some("a"));
+    assert_eq!(
+        app.label("kustomize.toolkit.fluxcd.io/namespace"),
+        Some("flux-system")
+    );
+}
+
+#[test]
+fn the_spec_is_merged_into_the_folders_kustomization() {
+    let more = "  targetNamespace: edge\n  namePrefix: a-\n  nameSuffix: -z\n  commonMetadata:\n    labels:\n      \
+                site: north\n  images:\n  - name: web\n    newTag: '2'\n  patches:\n  - patch: |\n      - op: \
+                add\n        path: /spec/replicas\n        value: 3\n    target:\n      kind: Deployment\n";
+    let deployment = "apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: web\nspec:\n  template:\n    spec:\n      \
+                      containers:\n      - name: web\n        image: web:1\n";
+    let desired = render(
+        &[
+            ("c/k.yaml", &kustomization("a", "apps", more)),
+            ("apps/web.yaml", deployment),
+        ],
+        "c",
+    )
+    .unwrap();
+    let object = &desired.objects[0];
+    assert_eq!((object.namespace(), object.name()), ("edge", "a-web-z"));
+    assert_eq!(object.label("site"), Some("north"));
+    let spec = object.spec();
+    assert_eq!(spec["replicas"], 3);
+    assert_eq!(spec["template"]["spec"]["containers"][0]["image"], "web:2");
+}
+
+#[test]
+fn variables_come_from_the_device_from_objects_and_from_the_spec() {
+    let more = "  postBuild:\n    substitute:\n      zone: north\n    substituteFrom:\n    - kind: ConfigMap\n      \
+                name: settings\n    - kind: Secret\n      name: none\n      optional: true\n";
+    let settings = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: settings\n  namespace: flux-system\ndata:\n  \
+                    count: \"3\"\n  zone: south\n";
+    let app = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: app\ndata:\n  device: ${DEVICE}\n  zone: ${zone}\n  \
+               count: x${count}\n  default: ${nothing:-${zone}-1}\n  kept: $${zone}\n";
+    let desired = render(
+        &[
+            ("c/k.yaml", &kustomization("a", "apps", more)),
+            ("c/settings.yaml", settings),
+            ("apps/app.yaml", app),
+        ],
+        "c",
+    )
+    .unwrap();
+    assert_eq!(
+        desired.objects[1].value()["data"],
+        serde_json::json!({
+            "device": "pi-1", "zone": "north", "count": "x3", "default": "north-1", "kept": "${zone}"
+        })
+    );
+}
+
+#[test]
+fn a_variable_without_value_is_an_error_that_names_the_object() {
+    let error = render(
+        &[
+            (
+                "c/k.yaml",
+                &kustomization("a", "apps", "  postBuild:\n    substitute: {}\n"),
+            ),
+            ("apps/app.yaml", &config_map("app", "${missing}")),
+        ],
+        "c",
+    )
+    .unwrap_err();
+    assert_eq!(error.details().problem, Problem::Undefined);
+    assert_eq!(error.details().object.as_deref(), Some("ConfigMap/app"));
+    assert!(error.to_string().contains("missing"), "{error}");
+}
+
+#[test]
+fn suspended_and_foreign_kustomizations_are_left_out_with_a_warning() {
+    let foreign = kustomization("b", "apps", "").replace("GitRepository", "Bucket");
+    let desired = render(
+        &[
+            ("c/a.yaml", &kustomization("a", "apps", "  suspend: true\n")),
+            ("c/b.yaml", &foreign),
+            ("apps/app.yaml", &config_map("app", "1")),
+        ],
+        "c",
+    )
+    .unwrap();
+    assert!(desired.objects.is_empty());
+    assert_eq!(desired.warnings.len(), 2, "{:?}", desired.warnings);
+}
+
+#[test]
+fn a_folder_without_kustomization_takes_all_manifests_but_the_ignored() {
+    let desired = render(
+        &[
+            ("c/one.yaml", &config_map("one", "1")),
+            ("c/sub/two.yml", &config_map("two", "1")),
+            (
+                "c/unit/kustomization.yaml",
+                "namePrefix: p-\nresources: [three.yaml]\n",
+            ),
+            ("c/unit/three.yaml", &config_map("three", "1")),
+            ("c/unit/not-listed.yaml", &config_map("four", "1")),
+            ("c/notes.txt", "not yaml"),
+            ("c/draft/five.yaml", &config_map("five", "1")),
+            ("c/draft/keep.yaml", &config_map("keep", "1")),
+            ("c/.sourceignore", "# drafts\ndraft/*\n!draft/keep.yaml\n"),
+        ],
+        "c",
+    )
+    .unwrap();
+    let mut names = names(&desired);
+    names.sort_unstable();
+    assert_eq!(names, ["keep", "one", "p-three", "two"]);
+}
+
+#[test]
+fn the_kustomization_that_points_at_the_root_labels_the_roots_own_objects() {
+    let desired = render(
+        &[
+            (
+                "c/flux-system/sync.yaml",
+                &kustomization("flux-system", "./c", ""),
+            ),
+            ("c/app.yaml", &config_map("app", "1")),
+        ],
+        "c",
+    )
+    .unwrap();
+    assert_eq!(names(&desired), ["app"]);
+    assert_eq!(
+        desired.objects[0].label("kustomize.toolkit.fluxcd.io/name"),
+        Some("flux-system")
+    );
+}
+
+#[test]
+fn wrong_flux_objects_say_what_is_wrong() {
+    let circle = render(
+        &[
+            (
+                "c/a.yaml",
+                &kustomization("a", "apps", "  dependsOn: [{name: b}]\n"),
+            ),
+            (
+                "c/b.yaml",
+                &kustomization("b", "apps", "  dependsOn: [{name: a}]\n"),
+            ),
+            ("apps/app.yaml", &config_map("app", "1")),
+        ],
+        "c",
+    );
+    assert!(circle.unwrap_err().to_string().contains("depend on one another"));
+    let unknown = render(
+        &[("c/a.yaml", &kustomization("a", "apps", "  intervall: 1m\n"))],
+        "c",
+    );
+    assert!(unknown.unwrap_err().to_string().contains("intervall"));
+    let nowhere = render(&[("c/a.yaml", &kustomization("a", "no/such", ""))], "c").unwrap_err();
+    assert_eq!(nowhere.details().field.as_deref(), Some("spec.path"));
+    let twice = render(
+        &[
+            ("c/a.yaml", &kustomization("a", "apps", "")),
+            ("c/b.yaml", &kustomization("b", "apps", "")),
+            ("apps/app.yaml", &config_map("app", "1")),
+        ],
+        "c",
+    );
+    assert_eq!(twice.unwrap_err().details().problem, Problem::Conflict);
+}

@@ -1,0 +1,35 @@
+//! What several tests need: trees from folders, and comparing YAML by meaning.
+
+use model::{Tree, TreeEntry};
+use serde_json::Value;
+use std::path::Path;
+
+/// All files below a folder.
+pub fn tree_of(dir: &Path) -> Tree {
+    let mut tree = Tree::default();
+    fill(&mut tree, dir, "");
+    tree
+}
+
+fn fill(tree: &mut Tree, dir: &Path, prefix: &str) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let entry = entry.unwrap();
+        let name = format!("{prefix}{}", entry.file_name().to_str().unwrap());
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() {
+            fill(tree, &entry.path(), &format!("{name}/"));
+        } else if kind.is_symlink() {
+            let target = std::fs::read_link(entry.path()).unwrap();
+            tree.insert(&name, TreeEntry::Link(target.to_str().unwrap().to_owned()));
+        } else {
+            tree.write(&name, std::fs::read(entry.path()).unwrap());
+        }
+    }
+}
+
+/// The documents of a YAML stream, sorted, so that only their content counts.
+pub fn documents(text: &str) -> Vec<Value> {
+    let mut all: Vec<Value> = serde_saphyr::from_multiple(text).unwrap();
+    all.sort_by_key(|value| value.to_string());
+    all
+}
