@@ -173,6 +173,15 @@ pub struct Facts {
     /// Seconds since boot.
     #[serde(default)]
     pub uptime_seconds: u64,
+    /// Busy share of the GPU, 0 to 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_percent: Option<f64>,
+    /// Watts by rail.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub power_watts: BTreeMap<String, f64>,
+    /// Whether the supply's voltage is too low.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub under_voltage: Option<bool>,
 }
 
 /// What a device says of itself.
