@@ -40,6 +40,16 @@ pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     sync_dir(parent(to))
 }
 
+/// Renames without a sync: other processes see the old file or the new one, but a power cut may undo it. For
+/// what need not outlive the boot.
+pub fn swap(from: &Path, to: &Path) -> io::Result<()> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the name says what it does not promise"
+    )]
+    fs::rename(from, to)
+}
+
 /// Makes a folder and its parents, and syncs each new entry into its parent.
 pub fn create_dir_all(path: &Path) -> io::Result<()> {
     if path.is_dir() {

@@ -1,0 +1,245 @@
+//! How a pod is made.
+
+use super::link::Link;
+use super::{Inner, LocalImage, Pod};
+use crate::EngineError;
+use crate::shim::journal;
+use crate::shim::protocol::{Handover, Request, SHIM_LOG, ShimState};
+use jiff::Timestamp;
+use model::{ImageRef, PodPhase, PodRun, PullPolicy, ServiceRun, Severity, Volume};
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A shim that has said nothing for so long never will.
+const PATIENCE: Duration = Duration::from_secs(150);
+
+impl Inner {
+    /// Brings an image here and tells so; `pod` is who needs it.
+    pub(super) async fn pull(
+        &self,
+        image: &ImageRef,
+        policy: PullPolicy,
+        pod: Option<&PodRun>,
+    ) -> Result<LocalImage, EngineError> {
+        let about = pod.map_or_else(|| format!("Image/{image}"), |pod| format!("Pod/{}", pod.id));
+        let began = std::time::Instant::now();
+        let done = self.images.pull(image, policy).await;
+        let (severity, reason, message) = match &done {
+            Ok(_) if began.elapsed() < Duration::from_millis(100) => (Severity::Normal, "Pulled", None),
+            Ok(_) => {
+                let took = began.elapsed().as_secs_f32();
+                (
+                    Severity::Normal,
+                    "Pulled",
+                    Some(format!("image {image} pulled in {took:.1} s")),
+                )
+            }
+            Err(why) => (
+                Severity::Warning,
+                "Failed",
+                Some(format!("image {image} cannot be pulled: {why}")),
+            ),
+        };
+        // An image that was here already is no news.
+        if let Some(message) = message {
+            let mut event = journal::about("", Timestamp::now(), severity, reason, message);
+            event.about = about;
+            self.events().tell(event);
+        }
+        done.map_err(|why| EngineError::Pull {
+            image: Box::new(image.clone()),
+            why,
+        })
+    }
+
+    /// Makes and starts a pod; the caller has its turn.
+    pub(super) async fn start_pod(self: &Arc<Self>, run: &PodRun) -> Result<(), EngineError> {
+        let held = self.table().pods.get(&run.id).cloned();
+        if let Some(pod) = held {
+            let seen = &pod.state.pod;
+            let over = pod.state.ended || matches!(seen.phase, PodPhase::Succeeded | PodPhase::Failed);
+            if !over && seen.template == run.template && !seen.terminating {
+                return Ok(());
+            }
+            if !over {
+                return Err(EngineError::Refused {
+                    pod: run.id.clone(),
+                    container: None,
+                    what: "it runs already, made from another template".to_owned(),
+                    remedy: "stop it first".to_owned(),
+                });
+            }
+            if let Some(link) = &pod.link {
+                // It is over, and its shim is putting things away.
+                in_time(link.until(|told| told.over)).await;
+            }
+            self.remove(&run.id, &pod).await?;
+        }
+        let images = self.images_of(run).await?;
+        let uid = format!("{:010x}", rand::random::<u64>() >> 24);
+        let dir = self.pods_dir().join(&uid);
+        let done = self.launch(run, images, &dir).await;
+        if done.is_err() {
+            self.table().pods.remove(&run.id);
+            self.clean(&dir, &run.id).await;
+            self.moved();
+        }
+        done
+    }
+
+    async fn images_of(&self, run: &PodRun) -> Result<BTreeMap<String, LocalImage>, EngineError> {
+        let mut images: BTreeMap<String, LocalImage> = BTreeMap::new();
+        let mut pulled: BTreeMap<&ImageRef, LocalImage> = BTreeMap::new();
+        for container in run.init_containers.iter().chain(&run.containers) {
+            let image = match pulled.get(&container.image) {
+                Some(image) => image.clone(),
+                None => self.pull(&container.image, container.pull, Some(run)).await?,
+            };
+            pulled.insert(&container.image, image.clone());
+            images.insert(container.name.clone(), image);
+        }
+        Ok(images)
+    }
+
+    async fn launch(
+        self: &Arc<Self>,
+        run: &PodRun,
+        images: BTreeMap<String, LocalImage>,
+        dir: &Path,
+    ) -> Result<(), EngineError> {
+        let failed = |doing: &'static str| move |why: String| pod_error(run, doing, why);
+        fs::create_dir_all(dir).map_err(|source| EngineError::Disk {
+            doing: "making",
+            path: dir.to_owned(),
+            source,
+        })?;
+        for image in images.values() {
+            self.images
+                .keep(&super::uid_of(dir), image)
+                .map_err(failed("keeping its images"))?;
+        }
+        let (stream, pid) = self
+            .spawn_shim(dir)
+            .map_err(|err| pod_error(run, "starting its shim", err.to_string()))?;
+        let link = Link::new(self, dir, stream);
+        let handover = Handover {
+            run: run.clone(),
+            images,
+            cgroup_parent: self.config.cgroup_parent.clone(),
+            claims: self.config.root.join("claims"),
+            oci: self.config.oci.clone(),
+            pace: self.config.pace,
+            created_at: Timestamp::now(),
+        };
+        let lost = || pod_error(run, "starting its shim", last_words(dir));
+        link.send(&Request::Begin(Box::new(handover)))
+            .await
+            .map_err(|_| lost())?;
+        if !in_time(link.until(|told| told.ready && told.state.is_some())).await {
+            return Err(lost());
+        }
+        let place = self
+            .places
+            .attach(run, &PathBuf::from(format!("/proc/{pid}/ns/net")))
+            .await?;
+        link.send(&Request::Go(place)).await.map_err(|_| lost())?;
+        let begun = |state: &ShimState| state.begun || state.ended;
+        if !in_time(link.until(|told| told.state.as_ref().is_some_and(begun))).await {
+            return Err(lost());
+        }
+        Ok(())
+    }
+
+    /// Starts a shim; its standard input is the first connection to it.
+    fn spawn_shim(&self, dir: &Path) -> std::io::Result<(tokio::net::UnixStream, u32)> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let log = fs::File::create(dir.join(SHIM_LOG))?;
+        let (program, first) = self
+            .config
+            .shim
+            .split_first()
+            .ok_or(std::io::ErrorKind::InvalidInput)?;
+        let mut child = tokio::process::Command::new(program)
+            .args(first)
+            .arg("pod")
+            .arg(dir)
+            .stdin(OwnedFd::from(theirs))
+            .stdout(Stdio::null())
+            .stderr(log)
+            .current_dir("/")
+            .spawn()?;
+        let pid = child.id().ok_or(std::io::ErrorKind::NotFound)?;
+        tokio::spawn(async move {
+            // Only so that it is buried; what its end means is told by the connection.
+            let _ = child.wait().await;
+        });
+        ours.set_nonblocking(true)?;
+        Ok((tokio::net::UnixStream::from_std(ours)?, pid))
+    }
+
+    /// A shim has told its state.
+    pub(super) fn told(&self, dir: &Path, state: &ShimState, link: &Link) {
+        let mut table = self.table();
+        let id = &state.pod.id;
+        if table.pods.get(id).is_some_and(|held| held.dir != dir) {
+            return;
+        }
+        let pod = Pod {
+            dir: dir.to_owned(),
+            state: state.clone(),
+            link: Some(link.clone()),
+        };
+        table.pods.insert(id.clone(), pod);
+        drop(table);
+        self.moved();
+    }
+
+    /// Replaces the files of a running pod's volumes.
+    pub(super) async fn refresh(&self, id: &model::PodId, volumes: &[Volume]) -> Result<(), EngineError> {
+        let link = self.table().pods.get(id).and_then(|pod| pod.link.clone());
+        let link = link.ok_or_else(|| EngineError::NotFound(format!("a running pod {id}")))?;
+        let request = Request::Refresh {
+            volumes: volumes.to_vec(),
+        };
+        link.ask(&request).await.map_err(|why| EngineError::Pod {
+            pod: id.clone(),
+            doing: "refreshing its files",
+            why,
+        })
+    }
+
+    /// Makes these the device's Services.
+    pub(super) async fn publish(&self, services: &[ServiceRun]) -> Result<(), EngineError> {
+        self.places.publish(services).await?;
+        self.table().services = Some(model::services_digest(services));
+        self.moved();
+        Ok(())
+    }
+}
+
+fn pod_error(run: &PodRun, doing: &'static str, why: String) -> EngineError {
+    EngineError::Pod {
+        pod: run.id.clone(),
+        doing,
+        why,
+    }
+}
+
+async fn in_time(wait: impl Future<Output = bool>) -> bool {
+    tokio::time::timeout(PATIENCE, wait).await.unwrap_or(false)
+}
+
+/// The last line of a shim's log, or that there is none.
+fn last_words(dir: &Path) -> String {
+    let log = fs::read_to_string(dir.join(SHIM_LOG)).unwrap_or_default();
+    match log.lines().rev().find(|line| !line.trim().is_empty()) {
+        Some(line) => line.to_owned(),
+        None => "the shim ended without a word".to_owned(),
+    }
+}
