@@ -128,13 +128,17 @@ impl Images {
         tally.add(0);
         let (come, mut came) = mpsc::unbounded_channel();
         let fetching = async {
-            let each = missing.iter().map(|task| {
-                let tally = &tally;
-                async move {
-                    self.fetch(pull, &blobs[task.number - 1], tally).await?;
-                    Ok::<_, ImageError>(task)
-                }
-            });
+            // Collected, as the closure would make this future one that cannot be sent to another thread.
+            let each: Vec<_> = missing
+                .iter()
+                .map(|task| {
+                    let tally = &tally;
+                    async move {
+                        self.fetch(pull, &blobs[task.number - 1], tally).await?;
+                        Ok::<_, ImageError>(task)
+                    }
+                })
+                .collect();
             let mut fetched = futures_util::stream::iter(each).buffered(AT_ONCE);
             while let Some(task) = fetched.next().await {
                 // The other side ends early only on an error, which ends us both.

@@ -1,34 +1,106 @@
-//! A pod's place on the network.
+//! Pods' places on the network.
 
+use super::network::{HostPort, Network, PodAddress};
 use crate::EngineError;
 use crate::shim::protocol::Place;
 use model::{PodId, PodRun, ServiceRun};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::Path;
+use std::time::Duration;
+use tokio::task::AbortHandle;
 
-/// Gives and takes back places.
+/// A resolver that could not listen tries again after so long.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Gives places and takes them back. Without a network pods have a namespace with nothing in it, or the device's own.
 #[derive(Debug)]
-pub(super) struct Places;
+pub(super) struct Places {
+    network: Option<Network>,
+    resolver: Option<AbortHandle>,
+}
 
 impl Places {
+    /// Answers DNS from now on, as long as this lives.
+    pub(super) fn new(network: Option<Network>) -> Self {
+        let resolver = network.clone().map(|network| {
+            let serve = async move {
+                loop {
+                    network.serve_dns().await;
+                    tracing::warn!("the resolver of the pod network ended; starting it again");
+                    tokio::time::sleep(AGAIN).await;
+                }
+            };
+            tokio::spawn(serve).abort_handle()
+        });
+        Self { network, resolver }
+    }
+
     pub(super) async fn attach(&self, run: &PodRun, netns: &Path) -> Result<Place, EngineError> {
-        let _ = (run, netns);
+        let Some(network) = &self.network else {
+            let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+            return Ok(Place {
+                ip: None,
+                host_ip: None,
+                resolv_conf,
+            });
+        };
+        let gateway = network.gateway();
+        let ip = if run.host_network {
+            gateway
+        } else {
+            let ports = HostPort::of_pod(run).map_err(|err| EngineError::Refused {
+                pod: run.id.clone(),
+                container: None,
+                what: err.to_string(),
+                remedy: "change the port".to_owned(),
+            })?;
+            network.attach(&run.id, netns, &ports).await.map_err(failed)?
+        };
         Ok(Place {
-            ip: None,
-            host_ip: None,
-            resolv_conf: String::new(),
+            ip: Some(IpAddr::V4(ip)),
+            host_ip: Some(IpAddr::V4(gateway)),
+            resolv_conf: network.resolv_conf(&run.id.namespace),
         })
     }
+
     pub(super) async fn detach(&self, pod: &PodId) -> Result<(), EngineError> {
-        let _ = pod;
-        Ok(())
+        match &self.network {
+            Some(network) => network.detach(pod).await.map_err(failed),
+            None => Ok(()),
+        }
     }
+
     pub(super) async fn retain(&self, pods: &BTreeSet<PodId>) -> Result<(), EngineError> {
-        let _ = pods;
-        Ok(())
+        match &self.network {
+            Some(network) => network.retain(pods).await.map_err(failed),
+            None => Ok(()),
+        }
     }
-    pub(super) async fn publish(&self, services: &[ServiceRun]) -> Result<(), EngineError> {
-        let _ = services;
-        Ok(())
+
+    pub(super) async fn publish(
+        &self,
+        services: &[ServiceRun],
+        addresses: &BTreeMap<PodId, PodAddress>,
+    ) -> Result<(), EngineError> {
+        match &self.network {
+            Some(network) => network.publish(services, addresses).await.map_err(failed),
+            None if services.is_empty() => Ok(()),
+            None => Err(EngineError::Network(
+                "this engine has none; Services cannot be published".to_owned(),
+            )),
+        }
     }
+}
+
+impl Drop for Places {
+    fn drop(&mut self) {
+        if let Some(resolver) = &self.resolver {
+            resolver.abort();
+        }
+    }
+}
+
+fn failed(err: super::network::NetworkError) -> EngineError {
+    EngineError::Network(kit::chain(&err))
 }

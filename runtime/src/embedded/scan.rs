@@ -2,6 +2,7 @@
 
 use super::events::Events;
 use super::link::Link;
+use super::network::Network;
 use super::place::Places;
 use super::{Embedded, EmbeddedConfig, ImageSource, Inner, Pod, Table, uid_of};
 use crate::EngineError;
@@ -18,8 +19,14 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 impl Embedded {
     /// Opens the engine: running pods are taken over, ended ones remembered, remains of another boot or of a dead
-    /// shim removed. Needs no network.
-    pub async fn open(config: EmbeddedConfig, images: Arc<dyn ImageSource>) -> Result<Self, EngineError> {
+    /// shim removed. Needs no route and no resolver.
+    ///
+    /// Without a pod network pods have no address and Services cannot be published.
+    pub async fn open(
+        config: EmbeddedConfig,
+        images: Arc<dyn ImageSource>,
+        network: Option<Network>,
+    ) -> Result<Self, EngineError> {
         let disk = |doing: &'static str, path: &Path| {
             let path = path.to_owned();
             move |source| EngineError::Disk { doing, path, source }
@@ -34,7 +41,7 @@ impl Embedded {
             config,
             boot,
             images,
-            places: Places,
+            places: Places::new(network),
             table: Mutex::new(Table::default()),
             turns: Mutex::new(HashMap::new()),
             events: Mutex::new(events),

@@ -1,14 +1,16 @@
 //! How a pod is made.
 
 use super::link::Link;
+use super::network::PodAddress;
 use super::{Inner, LocalImage, Pod};
 use crate::EngineError;
 use crate::shim::journal;
 use crate::shim::protocol::{Handover, Request, SHIM_LOG, ShimState};
 use jiff::Timestamp;
-use model::{ImageRef, PodPhase, PodRun, PullPolicy, ServiceRun, Severity, Volume};
+use model::{ImageRef, PodId, PodPhase, PodRun, PullPolicy, ServiceRun, Severity, Volume};
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -201,7 +203,7 @@ impl Inner {
     }
 
     /// Replaces the files of a running pod's volumes.
-    pub(super) async fn refresh(&self, id: &model::PodId, volumes: &[Volume]) -> Result<(), EngineError> {
+    pub(super) async fn refresh(&self, id: &PodId, volumes: &[Volume]) -> Result<(), EngineError> {
         let link = self.table().pods.get(id).and_then(|pod| pod.link.clone());
         let link = link.ok_or_else(|| EngineError::NotFound(format!("a running pod {id}")))?;
         let request = Request::Refresh {
@@ -216,11 +218,21 @@ impl Inner {
 
     /// Makes these the device's Services.
     pub(super) async fn publish(&self, services: &[ServiceRun]) -> Result<(), EngineError> {
-        self.places.publish(services).await?;
+        let addresses = self.table().pods.values().filter_map(address).collect();
+        self.places.publish(services, &addresses).await?;
         self.table().services = Some(model::services_digest(services));
         self.moved();
         Ok(())
     }
+}
+
+/// Where Services find a pod.
+fn address(pod: &Pod) -> Option<(PodId, PodAddress)> {
+    let Some(IpAddr::V4(ip)) = pod.state.pod.ip else {
+        return None;
+    };
+    let (ports, hostname) = (pod.state.ports.clone(), pod.state.hostname.clone());
+    Some((pod.state.pod.id.clone(), PodAddress { ip, ports, hostname }))
 }
 
 fn pod_error(run: &PodRun, doing: &'static str, why: String) -> EngineError {

@@ -74,7 +74,9 @@ impl Rig {
     }
 
     pub async fn open(&self) -> Embedded {
-        Embedded::open(self.config(), self.images.clone()).await.unwrap()
+        Embedded::open(self.config(), self.images.clone(), None)
+            .await
+            .unwrap()
     }
 
     /// All processes below the rig's control groups, shims among them.
