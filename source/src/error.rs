@@ -107,6 +107,14 @@ pub enum SourceError {
         /// Status or message of the server.
         why: String,
     },
+    /// Commits there have ids of another kind.
+    #[error(
+        "{url} uses SHA-256 object ids, which are not supported; use a repository with SHA-1 ids, Git's default"
+    )]
+    ObjectFormat {
+        /// Address.
+        url: String,
+    },
     /// The branch or tag is not there.
     #[error("{url} has no {kind} {reference:?}{}", hint(there))]
     UnknownReference {

@@ -5,7 +5,7 @@ use crate::error::disk;
 use crate::range::version_of_tag;
 use crate::repository::{Folder, State, Store};
 use crate::spec::Address;
-use crate::transport::{Session, Wire, chain, connect};
+use crate::transport::{Session, Wire, chain, connect, tls};
 use crate::{GitRef, GitSpec, Limits, Range, SourceError, compact, files};
 use gix::ObjectId;
 use gix::protocol::handshake::Ref;
@@ -14,6 +14,7 @@ use model::{Moved, Revision, Tree};
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What a fetch found.
@@ -29,7 +30,7 @@ pub struct Fetched {
     /// within [`Limits::ancestry`] commits, or the server does not give the older history, it is `Rewritten`:
     /// what cannot be shown to build upon the held commit is not taken as such.
     pub moved: Moved,
-    /// Bytes received from the server, all requests together.
+    /// Bytes of Git's protocol received, all requests together; headers and encryption come on top.
     pub bytes_received: u64,
     /// What people should know, such as a submodule that is left out.
     pub warnings: Vec<String>,
@@ -41,6 +42,7 @@ pub struct GitSource {
     address: Address,
     limits: Limits,
     folder: Folder,
+    tls: OnceLock<rustls::ClientConfig>,
     /// Set when the store did not read back; the next fetch starts with a new one.
     damaged: AtomicBool,
 }
@@ -75,6 +77,7 @@ impl GitSource {
             address,
             limits: Limits::default(),
             folder,
+            tls: OnceLock::new(),
             damaged: AtomicBool::new(false),
         };
         source.folder.store()?.recover(&source.tips())?;
@@ -106,7 +109,7 @@ impl GitSource {
         let limits = self.limits.clone();
         let wire = Wire::new(self.spec.display_url(), &limits, stop);
         let session = match &self.address {
-            Address::Http(url) => Some(Session::new(&self.spec, url, &wire)?),
+            Address::Http(url) => Some(Session::new(&self.spec, url, &wire, self.tls()?)?),
             Address::Ssh { .. } | Address::File(_) => None,
         };
         let mut line = Line {
@@ -143,22 +146,19 @@ impl GitSource {
         }
         let mut number = self.folder.state.repository;
         // A store that does not give back what it was sent is replaced, not repaired.
-        let read = store
-            .as_ref()
-            .map(|store| files::read(store, want.tip, &self.spec.include, &limits));
-        let (tree, warnings) = match read {
+        let read = store.as_ref().map(|store| self.read(store, &want));
+        let (revision, tree, warnings) = match read {
             Some(Err(SourceError::Damaged { .. })) | None => {
                 let (next, fresh) = self.folder.next_store()?;
                 line.receive(&fresh, &want.source, 1)
                     .map_err(|err| self.unknown_commit(&want, err))?;
-                let read = files::read(&fresh, want.tip, &self.spec.include, &limits)?;
+                let read = self.read(&fresh, &want)?;
                 (number, store) = (next, Some(fresh));
                 read
             }
             Some(read) => read?,
         };
         let store = store.expect("one of the two was read from");
-        let revision = store.revision(want.tip, &want.reference)?;
         let moved = line.relate(&store, before.as_ref(), want.tip)?;
         self.hold_in(&store, number, &revision)?;
         self.damaged.store(false, Ordering::Relaxed);
@@ -207,6 +207,21 @@ impl GitSource {
             ..self.folder.state.clone()
         })?;
         self.folder.store()?.set_tips(&self.tips())
+    }
+
+    fn read(&self, store: &Store, want: &Want) -> Result<(Revision, Tree, Vec<String>), SourceError> {
+        let revision = store.revision(want.tip, &want.reference)?;
+        let (tree, warnings) = files::read(store, want.tip, &self.spec.include, &self.limits)?;
+        Ok((revision, tree, warnings))
+    }
+
+    /// Made once: reading the system's certificates costs more than a whole poll.
+    fn tls(&self) -> Result<rustls::ClientConfig, SourceError> {
+        if let Some(tls) = self.tls.get() {
+            return Ok(tls.clone());
+        }
+        let made = tls(&self.spec)?;
+        Ok(self.tls.get_or_init(|| made).clone())
     }
 
     /// Held and kept commits that are here.

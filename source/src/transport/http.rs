@@ -37,10 +37,15 @@ pub(crate) struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    pub(crate) fn new(spec: &GitSpec, url: &Url, wire: &'a Wire<'a>) -> Result<Self, SourceError> {
+    pub(crate) fn new(
+        spec: &GitSpec,
+        url: &Url,
+        wire: &'a Wire<'a>,
+        tls: rustls::ClientConfig,
+    ) -> Result<Self, SourceError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let client = Client::builder()
-            .tls_backend_preconfigured(tls(spec, wire)?)
+            .tls_backend_preconfigured(tls)
             .user_agent(concat!("git/leeward-", env!("CARGO_PKG_VERSION")))
             .connect_timeout(wire.limits.connect)
             .redirect(redirect::Policy::custom(follow))
@@ -149,9 +154,11 @@ fn basic(spec: &GitSpec, user: &str, token: &str) -> Result<HeaderValue, SourceE
     Ok(value)
 }
 
-fn tls(spec: &GitSpec, wire: &Wire<'_>) -> Result<rustls::ClientConfig, SourceError> {
+/// Whom to trust. A clone remembers the sessions of the original, so that a later connection is resumed without
+/// the server's certificates travelling again.
+pub(crate) fn tls(spec: &GitSpec) -> Result<rustls::ClientConfig, SourceError> {
     let bad = |why: String| SourceError::Certificate {
-        url: wire.url.clone(),
+        url: spec.display_url(),
         why,
     };
     let mut roots = rustls::RootCertStore::empty();

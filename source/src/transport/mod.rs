@@ -15,7 +15,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-pub(crate) use http::Session;
+pub(crate) use http::{Session, tls};
 
 /// How often a wait looks whether it should end.
 const TICK: Duration = Duration::from_millis(100);
@@ -91,6 +91,11 @@ impl<'a> Wire<'a> {
             return cause;
         }
         let why = chain(err);
+        if why.contains("hash sized 64") {
+            return SourceError::ObjectFormat {
+                url: self.url.clone(),
+            };
+        }
         let broken = causes(err)
             .filter_map(|cause| cause.downcast_ref::<io::Error>())
             .any(|err| {

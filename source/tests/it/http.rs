@@ -1,7 +1,7 @@
 //! `git http-backend` over HTTP and HTTPS.
 
 use crate::support::git_server::{GitServer, NEVER, Options};
-use crate::support::{Device, Upstream, fetch, limits, spec, text};
+use crate::support::{Device, Upstream, fetch, limits, noise, spec, text};
 use model::Moved;
 use source::{GitAuth, Limits, SourceError};
 use std::net::TcpListener;
@@ -53,17 +53,6 @@ fn serve(up: &Upstream, options: Options) -> GitServer {
         },
     )
     .unwrap()
-}
-
-/// Text that does not compress.
-fn noise(bytes: usize, mut seed: u64) -> String {
-    let letter = |_| {
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        char::from(b'!' + (seed % 90) as u8)
-    };
-    (0..bytes).map(letter).collect()
 }
 
 fn requests(server: &GitServer) -> Vec<String> {

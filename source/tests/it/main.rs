@@ -5,5 +5,6 @@
 mod disk;
 mod history;
 mod http;
+mod odd;
 mod ssh;
 mod support;

@@ -168,3 +168,14 @@ pub fn link(tree: &Tree, path: &str) -> Option<String> {
         _ => None,
     }
 }
+
+/// Text that does not compress.
+pub fn noise(bytes: usize, mut seed: u64) -> String {
+    let letter = |_| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        char::from(b'!' + (seed % 90) as u8)
+    };
+    (0..bytes).map(letter).collect()
+}
