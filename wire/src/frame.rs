@@ -19,7 +19,12 @@ pub enum ToHub {
     Chunk(Chunk),
     /// The end of an answer.
     Done(Done),
-    /// The answer to [`ToDevice::Ping`].
+    /// An intent was verified and its number is on disk; it need not be sent again.
+    Accepted {
+        /// Number of the intent.
+        intent: u64,
+    },
+    /// The answer to [`ToDevice::Ping`]; may be left out while other frames go.
     Pong {
         /// As in the ping.
         nonce: u64,
@@ -36,6 +41,13 @@ pub enum ToDevice {
     Ack(Ack),
     /// A question; the device answers with chunks and a `Done` of the same id.
     Ask(Ask),
+    /// The answer may go on by so many bytes.
+    More {
+        /// Which question.
+        id: u64,
+        /// Added to what was granted before.
+        bytes: u32,
+    },
     /// The one who asked has gone.
     Cancel {
         /// Which question.
@@ -109,7 +121,7 @@ pub struct Welcome {
 }
 
 /// A place in a stream: its epoch, and the last sequence number that counts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cursor {
     /// New at each loss of the device's spool.
     pub epoch: u64,
@@ -127,6 +139,10 @@ pub struct Records {
     pub epoch: u64,
     /// Sequence number of the first record; the others follow without gaps.
     pub first: u64,
+    /// First and last numbers of what was dropped or lost and will never come. A batch that starts behind the hub's cursor
+    /// says the same of what is between.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost: Vec<(u64, u64)>,
     sizes: Vec<u32>,
     #[serde(skip)]
     records: Vec<Bytes>,
@@ -143,6 +159,7 @@ impl Records {
             stream: stream.to_owned(),
             epoch,
             first,
+            lost: Vec::new(),
             sizes,
             records,
         }
@@ -196,6 +213,8 @@ pub struct Ack {
 pub struct Ask {
     /// Unique in this session.
     pub id: u64,
+    /// Bytes of answer that may go before the first [`ToDevice::More`].
+    pub window: u32,
     /// What is asked.
     #[serde(flatten)]
     pub what: Question,
@@ -275,7 +294,7 @@ impl Framed for ToHub {
         match self {
             Self::Records(batch) => &batch.records,
             Self::Chunk(chunk) => std::slice::from_ref(&chunk.data),
-            Self::Hello(_) | Self::Done(_) | Self::Pong { .. } => &[],
+            Self::Hello(_) | Self::Done(_) | Self::Accepted { .. } | Self::Pong { .. } => &[],
         }
     }
 
@@ -296,13 +315,13 @@ impl Framed for ToHub {
                     .map(|size| body.split_to(*size as usize))
                     .collect();
             }
-            Self::Hello(_) | Self::Done(_) | Self::Pong { .. } if !body.is_empty() => {
+            Self::Hello(_) | Self::Done(_) | Self::Accepted { .. } | Self::Pong { .. } if !body.is_empty() => {
                 return Err(BodyMismatch {
                     announced: 0,
                     found: body.len(),
                 });
             }
-            Self::Hello(_) | Self::Done(_) | Self::Pong { .. } => {}
+            Self::Hello(_) | Self::Done(_) | Self::Accepted { .. } | Self::Pong { .. } => {}
         }
         Ok(())
     }

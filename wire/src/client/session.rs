@@ -10,10 +10,10 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use model::Signed;
 use rustls::ClientConfig;
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 
 /// The hub must say `Welcome` within this time.
@@ -22,6 +22,8 @@ const WELCOME_WITHIN: Duration = Duration::from_secs(20);
 const OUT_SLOTS: usize = 8;
 /// Orders that wait for the device.
 const ORDER_SLOTS: usize = 32;
+/// Answers go out in pieces of at most this many bytes, so that records are not kept waiting.
+const PIECE: usize = 16 * 1024;
 
 /// What the hub wants of the device.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,7 +84,11 @@ pub type Orders = mpsc::Receiver<Order>;
 
 /// Sends frames of a session; clones share it.
 #[derive(Debug, Clone)]
-pub struct SessionSender(mpsc::Sender<Bytes>);
+pub struct SessionSender {
+    out: mpsc::Sender<Bytes>,
+    /// What each open question still grants, in bytes.
+    grants: Arc<Mutex<HashMap<u64, Arc<Semaphore>>>>,
+}
 
 impl SessionSender {
     /// Sends records; waits while the connection is full. Stored is what [`Session::acks`] says.
@@ -93,12 +99,20 @@ impl SessionSender {
         self.send(&ToHub::Records(batch)).await
     }
 
-    /// Sends a part of an answer; waits while the connection is full.
+    /// Sends a part of an answer; waits until the hub wants it and the connection takes it.
     ///
     /// # Errors
-    /// [`Closed`].
-    pub async fn chunk(&self, id: u64, data: Bytes) -> Result<(), Closed> {
-        self.send(&ToHub::Chunk(Chunk { id, data })).await
+    /// [`Closed`] where the session ended or the question was cancelled: there is no more use in answering.
+    pub async fn chunk(&self, id: u64, mut data: Bytes) -> Result<(), Closed> {
+        while !data.is_empty() {
+            let piece = data.split_to(data.len().min(PIECE));
+            let grant = self.grant(id).ok_or(Closed)?;
+            // Below PIECE, so it fits.
+            let granted = grant.acquire_many(piece.len() as u32).await;
+            granted.map_err(|_| Closed)?.forget();
+            self.send(&ToHub::Chunk(Chunk { id, data: piece })).await?;
+        }
+        Ok(())
     }
 
     /// Ends an answer.
@@ -106,7 +120,35 @@ impl SessionSender {
     /// # Errors
     /// [`Closed`].
     pub async fn done(&self, id: u64, error: Option<String>) -> Result<(), Closed> {
+        self.forget(id);
         self.send(&ToHub::Done(Done { id, error })).await
+    }
+
+    /// Says that an intent was accepted: its number is on disk.
+    ///
+    /// # Errors
+    /// [`Closed`].
+    pub async fn accepted(&self, intent: u64) -> Result<(), Closed> {
+        self.send(&ToHub::Accepted { intent }).await
+    }
+
+    fn grant(&self, id: u64) -> Option<Arc<Semaphore>> {
+        self.grants.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    fn allow(&self, id: u64, bytes: u32) {
+        let mut grants = self.grants.lock().unwrap_or_else(PoisonError::into_inner);
+        let grant = grants.entry(id).or_insert_with(|| Arc::new(Semaphore::new(0)));
+        // The hub grants what it has room for; a sum beyond the semaphore's bound would be a mistake there.
+        if grant.available_permits() < Semaphore::MAX_PERMITS / 2 {
+            grant.add_permits(bytes as usize);
+        }
+    }
+
+    fn forget(&self, id: u64) {
+        if let Some(grant) = self.grants.lock().unwrap_or_else(PoisonError::into_inner).remove(&id) {
+            grant.close();
+        }
     }
 
     async fn send(&self, frame: &ToHub) -> Result<(), Closed> {
@@ -115,7 +157,15 @@ impl SessionSender {
             tracing::error!("a frame over the bound was not sent");
             return Err(Closed);
         };
-        self.0.send(bytes).await.map_err(|_| Closed)
+        self.out.send(bytes).await.map_err(|_| Closed)
+    }
+
+    /// Sends if there is room now. The reader must never wait for the way out: while it waits nothing is read, and the
+    /// hub may be waiting for just that.
+    fn send_now(&self, frame: &ToHub) {
+        if let Ok(bytes) = encode(frame) {
+            let _ = self.out.try_send(bytes);
+        }
     }
 }
 
@@ -160,7 +210,7 @@ impl Session {
         let (acks_in, acks) = watch::channel(welcome.cursors.clone());
         let (ended_in, ended) = watch::channel(None);
         let patience = Duration::from_millis(welcome.heartbeat_ms.max(100)) * 3;
-        let sender = SessionSender(out);
+        let sender = SessionSender { out, grants: Arc::default() };
         let reader = Reader {
             frames,
             sender: sender.clone(),
@@ -205,7 +255,7 @@ impl Session {
     pub async fn acked(&self, stream: &str, cursor: Cursor) -> Result<(), Closed> {
         let mut acks = self.acks.clone();
         match acks
-            .wait_for(|held| held.get(stream).is_some_and(|at| *at >= cursor))
+            .wait_for(|held| held.get(stream).is_some_and(|at| at.epoch == cursor.epoch && at.upto >= cursor.upto))
             .await
         {
             Ok(_) => Ok(()),
@@ -261,50 +311,54 @@ impl Reader {
                 Ok(Ok(None)) => return Ended::Broken("the hub closed the connection".into()),
                 Ok(Ok(Some(frame))) => frame,
             };
-            if let Some(why) = self.take(frame).await {
+            if let Some(why) = self.take(frame) {
                 return why;
             }
         }
     }
 
-    async fn take(&mut self, frame: ToDevice) -> Option<Ended> {
+    fn take(&self, frame: ToDevice) -> Option<Ended> {
         match frame {
             ToDevice::Ack(ack) => self.acks.send_modify(|held| {
                 let at = held.entry(ack.stream).or_default();
-                *at = (*at).max(Cursor {
-                    epoch: ack.epoch,
-                    upto: ack.upto,
-                });
+                // Epochs have no order: the newest acknowledgement says which one is in use.
+                let upto = if at.epoch == ack.epoch { at.upto.max(ack.upto) } else { ack.upto };
+                *at = Cursor { epoch: ack.epoch, upto };
             }),
-            ToDevice::Ping { nonce } => {
-                self.sender.send(&ToHub::Pong { nonce }).await.err()?;
-                return Some(Ended::Broken("the connection takes nothing more".into()));
-            }
-            ToDevice::Ask(Ask { id, what }) => {
-                // Acknowledgements must not wait behind questions that nobody takes.
+            // Where there is no room, other frames are on their way and tell the same.
+            ToDevice::Ping { nonce } => self.sender.send_now(&ToHub::Pong { nonce }),
+            ToDevice::Ask(Ask { id, window, what }) => {
+                self.sender.allow(id, window);
                 if self.orders.try_send(Order::Ask { id, what }).is_err() {
-                    let _ = self
-                        .sender
-                        .done(id, Some("the device is busy with other questions".into()))
-                        .await;
+                    self.sender.forget(id);
+                    let error = Some("the device is busy with other questions".into());
+                    self.sender.send_now(&ToHub::Done(Done { id, error }));
                 }
             }
-            ToDevice::Cancel { id } => self.order(Order::Cancel { id }).await,
-            ToDevice::Intent { signed } => self.order(Order::Intent(signed)).await,
+            ToDevice::More { id, bytes } => {
+                if self.sender.grant(id).is_some() {
+                    self.sender.allow(id, bytes);
+                }
+            }
+            ToDevice::Cancel { id } => {
+                self.sender.forget(id);
+                return self.order(Order::Cancel { id });
+            }
+            ToDevice::Intent { signed } => return self.order(Order::Intent(signed)),
             ToDevice::Bye { reason, retry_after } => {
-                return Some(Ended::ByHub {
-                    reason,
-                    retry_after: retry_after.map(Duration::from_secs),
-                });
+                return Some(Ended::ByHub { reason, retry_after: retry_after.map(Duration::from_secs) });
             }
             ToDevice::Welcome(_) => return Some(Ended::Broken("a second welcome".into())),
         }
         None
     }
 
-    async fn order(&self, order: Order) {
-        // Where nobody listens any more, the session is about to be dropped.
-        let _ = self.orders.send(order).await;
+    fn order(&self, order: Order) -> Option<Ended> {
+        match self.orders.try_send(order) {
+            Err(mpsc::error::TrySendError::Full(_)) => Some(Ended::Broken("the device takes no orders".into())),
+            // Where nobody listens any more, the session is about to be dropped.
+            _ => None,
+        }
     }
 }
 
