@@ -315,7 +315,9 @@ impl Framed for ToHub {
                     .map(|size| body.split_to(*size as usize))
                     .collect();
             }
-            Self::Hello(_) | Self::Done(_) | Self::Accepted { .. } | Self::Pong { .. } if !body.is_empty() => {
+            Self::Hello(_) | Self::Done(_) | Self::Accepted { .. } | Self::Pong { .. }
+                if !body.is_empty() =>
+            {
                 return Err(BodyMismatch {
                     announced: 0,
                     found: body.len(),

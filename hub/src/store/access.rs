@@ -84,6 +84,8 @@ pub struct NewCertificate {
     pub serial: String,
     /// `identity` or `operational`.
     pub kind: String,
+    /// Hash of its public key, hexadecimal.
+    pub key: String,
     /// End of its validity.
     pub not_after: Timestamp,
 }
@@ -98,6 +100,8 @@ pub struct Certificate {
     pub device: DeviceName,
     /// See [`NewCertificate::kind`].
     pub kind: String,
+    /// See [`NewCertificate::key`].
+    pub key: String,
     /// When it was issued.
     pub issued_at: Timestamp,
     /// End of its validity.
@@ -131,19 +135,29 @@ fn read_certificate(row: &Row<'_>) -> Result<Certificate, StoreError> {
         serial: row.get(0)?,
         device: convert::name("device name", &row.get::<_, String>(1)?)?,
         kind: row.get(2)?,
-        issued_at: convert::time(row.get(3)?),
-        not_after: convert::time(row.get(4)?),
-        revoked_at: row.get::<_, Option<i64>>(5)?.map(convert::time),
+        key: row.get(3)?,
+        issued_at: convert::time(row.get(4)?),
+        not_after: convert::time(row.get(5)?),
+        revoked_at: row.get::<_, Option<i64>>(6)?.map(convert::time),
     })
 }
 
-/// The token of `secret`, if it lets a device of `class` in at `now`.
+/// A token that lets a device in.
+struct Admitted {
+    token: Token,
+    /// The same device joined with it before and asks again: the answer was lost on its way.
+    again: bool,
+}
+
+/// The token of `secret`, if it lets this device in at `now`; `key` is the hash of its identity key.
 fn admit(
     sql: &rusqlite::Connection,
     secret: &str,
+    device: &DeviceName,
     class: &ClassName,
+    key: &str,
     now: Timestamp,
-) -> Result<Token, StoreError> {
+) -> Result<Admitted, StoreError> {
     let mut statement = sql.prepare_cached(&format!("{TOKEN} WHERE hash = ?1"))?;
     let mut rows = statement.query([hash(secret)])?;
     let token = rows
@@ -151,54 +165,59 @@ fn admit(
         .map(read_token)
         .transpose()?
         .ok_or(TokenRefusal::Unknown)?;
-    if token.uses_left == 0 {
+    let again = joined_before(sql, &token, device, key)?;
+    if token.uses_left == 0 && !again {
         return Err(TokenRefusal::Used.into());
     }
     if token.expires_at <= now {
         return Err(TokenRefusal::Expired(token.expires_at).into());
     }
-    match &token.class {
-        Some(wanted) if wanted != class => Err(TokenRefusal::Class {
-            wanted: wanted.clone(),
-            told: class.clone(),
-        }
-        .into()),
-        _ => Ok(token),
+    if let Some(wanted) = token.class.as_ref().filter(|wanted| *wanted != class) {
+        let (wanted, told) = (wanted.clone(), class.clone());
+        return Err(TokenRefusal::Class { wanted, told }.into());
     }
+    if !again && !token.replaces {
+        let taken = sql
+            .prepare_cached("SELECT 1 FROM devices WHERE name = ?1")?
+            .exists([device.as_str()])?;
+        if taken {
+            return Err(StoreError::NameTaken(device.clone()));
+        }
+    }
+    Ok(Admitted { token, again })
 }
 
-fn check_name(sql: &rusqlite::Connection, token: &Token, device: &DeviceName) -> Result<(), StoreError> {
-    let taken = sql
-        .prepare_cached("SELECT 1 FROM devices WHERE name = ?1")?
-        .exists([device.as_str()])?;
-    if taken && !token.replaces {
-        return Err(StoreError::NameTaken(device.clone()));
-    }
-    Ok(())
+/// Whether this device joined with this token and this key: whoever proves the key may ask for the answer again.
+fn joined_before(
+    sql: &rusqlite::Connection,
+    token: &Token,
+    device: &DeviceName,
+    key: &str,
+) -> Result<bool, StoreError> {
+    let mut statement = sql.prepare_cached(
+        "SELECT 1 FROM devices d JOIN certificates c ON c.device = d.name
+         WHERE d.name = ?1 AND d.token = ?2 AND d.revoked_at IS NULL
+           AND c.kind = 'identity' AND c.key = ?3 AND c.revoked_at IS NULL",
+    )?;
+    Ok(statement.exists(params![device.as_str(), convert::int(token.id), key])?)
 }
 
 fn insert_certificate(tx: &Tx<'_>, device: &DeviceName, new: &NewCertificate) -> Result<(), StoreError> {
     tx.sql
-        .prepare_cached("INSERT INTO certificates VALUES (?1, ?2, ?3, ?4, ?5, NULL)")?
+        .prepare_cached("INSERT INTO certificates VALUES (?1, ?2, ?3, ?4, ?5, ?6, NULL)")?
         .execute(params![
             new.serial,
             device.as_str(),
             new.kind,
+            new.key,
             convert::millis(tx.now),
             convert::millis(new.not_after)
         ])?;
     Ok(())
 }
 
-fn join(
-    tx: &mut Tx<'_>,
-    secret: &str,
-    device: &DeviceName,
-    class: &ClassName,
-    certificates: &[NewCertificate],
-) -> Result<Token, StoreError> {
-    let token = admit(tx.sql, secret, class, tx.now)?;
-    check_name(tx.sql, &token, device)?;
+/// Uses the token up for a device that is new, or takes over a name.
+fn make_device(tx: &Tx<'_>, token: &Token, device: &DeviceName, class: &ClassName) -> Result<(), StoreError> {
     let now = convert::millis(tx.now);
     tx.sql.execute(
         "UPDATE tokens SET uses_left = uses_left - 1 WHERE id = ?1",
@@ -210,17 +229,36 @@ fn join(
         params![device.as_str(), now],
     )?;
     tx.sql.execute(
-        "INSERT INTO devices (name, class, site, labels, enrolled_at) VALUES (?1, ?2, ?3, ?4, ?5)
+        "INSERT INTO devices (name, class, site, labels, enrolled_at, token) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
          ON CONFLICT (name) DO UPDATE SET class = excluded.class, site = excluded.site, labels = excluded.labels,
-           enrolled_at = excluded.enrolled_at, revoked_at = NULL, revoked_why = NULL",
+           enrolled_at = excluded.enrolled_at, token = excluded.token, revoked_at = NULL, revoked_why = NULL",
         params![
             device.as_str(),
             class.as_str(),
             token.site,
             convert::to_json("labels", &token.labels)?,
-            now
+            now,
+            convert::int(token.id)
         ],
     )?;
+    Ok(())
+}
+
+fn join(
+    tx: &mut Tx<'_>,
+    secret: &str,
+    device: &DeviceName,
+    class: &ClassName,
+    certificates: &[NewCertificate],
+) -> Result<Token, StoreError> {
+    let key = certificates
+        .iter()
+        .find(|c| c.kind == "identity")
+        .map_or("", |c| &c.key);
+    let Admitted { token, again } = admit(tx.sql, secret, device, class, key, tx.now)?;
+    if !again {
+        make_device(tx, &token, device, class)?;
+    }
     for certificate in certificates {
         insert_certificate(tx, device, certificate)?;
     }
@@ -302,25 +340,26 @@ impl Store {
     }
 
     /// Looks whether a token would let this device in, without using it: asked before a certificate is signed.
+    /// `key` is the hash of the identity key whose possession it proved.
     pub async fn check_token(
         &self,
         secret: &str,
         device: &DeviceName,
         class: &ClassName,
+        key: &str,
     ) -> Result<Token, StoreError> {
         let (secret, device, class) = (secret.to_owned(), device.clone(), class.clone());
-        let now = self.options.clock.now();
+        let (key, now) = (key.to_owned(), self.options.clock.now());
         self.front
-            .read(move |sql| {
-                let token = admit(sql, &secret, &class, now)?;
-                check_name(sql, &token, &device)?;
-                Ok(token)
-            })
+            .read(move |sql| Ok(admit(sql, &secret, &device, &class, &key, now)?.token))
             .await
     }
 
     /// Uses a token, makes the device and files its certificates, all or nothing; hand the certificates out
     /// only after this. A refusal is written into the audit trail too.
+    ///
+    /// A device that joined with this token before and holds the same identity key is let in again without using the
+    /// token: the first answer may have been lost on its way, and a device must not be lost with it.
     pub async fn enrol(
         &self,
         secret: &str,

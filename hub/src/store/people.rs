@@ -106,6 +106,13 @@ impl Store {
             .await
     }
 
+    /// Whether anybody at all has a bearer token, expired ones included: a new hub makes the first one.
+    pub async fn has_people(&self) -> Result<bool, StoreError> {
+        self.front
+            .read(|sql| Ok(sql.prepare_cached("SELECT 1 FROM people")?.exists([])?))
+            .await
+    }
+
     /// Who has this bearer token, if it holds now.
     pub async fn person(&self, secret: &str) -> Result<Option<Person>, StoreError> {
         let (hash, now) = (hash(secret), convert::millis(self.options.clock.now()));

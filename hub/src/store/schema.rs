@@ -15,6 +15,7 @@ CREATE TABLE devices (
   site TEXT NOT NULL,
   labels TEXT NOT NULL,
   enrolled_at INTEGER NOT NULL,
+  token INTEGER,
   revoked_at INTEGER,
   revoked_why TEXT,
   last_seen INTEGER,
@@ -48,6 +49,7 @@ CREATE TABLE certificates (
   serial TEXT PRIMARY KEY,
   device TEXT NOT NULL REFERENCES devices (name) ON DELETE CASCADE,
   kind TEXT NOT NULL,
+  key TEXT NOT NULL,
   issued_at INTEGER NOT NULL,
   not_after INTEGER NOT NULL,
   revoked_at INTEGER

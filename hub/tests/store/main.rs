@@ -338,7 +338,10 @@ async fn a_token_lets_in_whom_it_names_as_often_as_it_says() {
         refusal("s1", "a", &orin).await,
         TokenRefusal::Class { .. }
     ));
-    store.check_token("s1", &name("a"), &pi).await.unwrap();
+    store
+        .check_token("s1", &name("a"), &pi, "key-of-s")
+        .await
+        .unwrap();
     store
         .enrol("s1", &name("a"), &pi, vec![certificate("c1")])
         .await
@@ -663,4 +666,37 @@ proptest! {
             }
         });
     }
+}
+
+#[tokio::test]
+async fn a_device_whose_answer_was_lost_joins_again_with_the_same_key_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), &FakeClock::at(start()));
+    store.create_token("s", token(1), "test").await.unwrap();
+    let (device, class) = (name("a"), "raspberry-pi-5".parse().unwrap());
+    let issued = |serial: &str, key: &str| {
+        vec![hub::store::NewCertificate {
+            key: key.into(),
+            ..certificate(serial)
+        }]
+    };
+    store.enrol("s", &device, &class, issued("1", "k")).await.unwrap();
+    store.enrol("s", &device, &class, issued("2", "k")).await.unwrap();
+    // The first answer may have come after all: its certificate holds too.
+    for serial in ["1", "2"] {
+        let kept = store.certificate(serial).await.unwrap().unwrap();
+        assert_eq!(kept.revoked_at, None);
+    }
+    let other = store.enrol("s", &device, &class, issued("3", "other")).await;
+    assert!(
+        matches!(other, Err(StoreError::Token(TokenRefusal::Used))),
+        "{other:?}"
+    );
+    let elsewhere = store.enrol("s", &name("b"), &class, issued("4", "k")).await;
+    assert!(
+        matches!(elsewhere, Err(StoreError::Token(TokenRefusal::Used))),
+        "{elsewhere:?}"
+    );
+    store.revoke_device(&device, "test", "stolen").await.unwrap();
+    assert!(store.enrol("s", &device, &class, issued("5", "k")).await.is_err());
 }

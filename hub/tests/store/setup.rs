@@ -44,6 +44,7 @@ pub fn certificate(serial: &str) -> NewCertificate {
     NewCertificate {
         serial: serial.into(),
         kind: "identity".into(),
+        key: format!("key-of-{serial}"),
         not_after: start() + SignedDuration::from_hours(24 * 365),
     }
 }

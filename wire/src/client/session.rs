@@ -133,7 +133,11 @@ impl SessionSender {
     }
 
     fn grant(&self, id: u64) -> Option<Arc<Semaphore>> {
-        self.grants.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+        self.grants
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&id)
+            .cloned()
     }
 
     fn allow(&self, id: u64, bytes: u32) {
@@ -146,7 +150,12 @@ impl SessionSender {
     }
 
     fn forget(&self, id: u64) {
-        if let Some(grant) = self.grants.lock().unwrap_or_else(PoisonError::into_inner).remove(&id) {
+        if let Some(grant) = self
+            .grants
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&id)
+        {
             grant.close();
         }
     }
@@ -210,7 +219,10 @@ impl Session {
         let (acks_in, acks) = watch::channel(welcome.cursors.clone());
         let (ended_in, ended) = watch::channel(None);
         let patience = Duration::from_millis(welcome.heartbeat_ms.max(100)) * 3;
-        let sender = SessionSender { out, grants: Arc::default() };
+        let sender = SessionSender {
+            out,
+            grants: Arc::default(),
+        };
         let reader = Reader {
             frames,
             sender: sender.clone(),
@@ -255,7 +267,10 @@ impl Session {
     pub async fn acked(&self, stream: &str, cursor: Cursor) -> Result<(), Closed> {
         let mut acks = self.acks.clone();
         match acks
-            .wait_for(|held| held.get(stream).is_some_and(|at| at.epoch == cursor.epoch && at.upto >= cursor.upto))
+            .wait_for(|held| {
+                held.get(stream)
+                    .is_some_and(|at| at.epoch == cursor.epoch && at.upto >= cursor.upto)
+            })
             .await
         {
             Ok(_) => Ok(()),
@@ -322,8 +337,15 @@ impl Reader {
             ToDevice::Ack(ack) => self.acks.send_modify(|held| {
                 let at = held.entry(ack.stream).or_default();
                 // Epochs have no order: the newest acknowledgement says which one is in use.
-                let upto = if at.epoch == ack.epoch { at.upto.max(ack.upto) } else { ack.upto };
-                *at = Cursor { epoch: ack.epoch, upto };
+                let upto = if at.epoch == ack.epoch {
+                    at.upto.max(ack.upto)
+                } else {
+                    ack.upto
+                };
+                *at = Cursor {
+                    epoch: ack.epoch,
+                    upto,
+                };
             }),
             // Where there is no room, other frames are on their way and tell the same.
             ToDevice::Ping { nonce } => self.sender.send_now(&ToHub::Pong { nonce }),
@@ -346,7 +368,10 @@ impl Reader {
             }
             ToDevice::Intent { signed } => return self.order(Order::Intent(signed)),
             ToDevice::Bye { reason, retry_after } => {
-                return Some(Ended::ByHub { reason, retry_after: retry_after.map(Duration::from_secs) });
+                return Some(Ended::ByHub {
+                    reason,
+                    retry_after: retry_after.map(Duration::from_secs),
+                });
             }
             ToDevice::Welcome(_) => return Some(Ended::Broken("a second welcome".into())),
         }
@@ -355,7 +380,9 @@ impl Reader {
 
     fn order(&self, order: Order) -> Option<Ended> {
         match self.orders.try_send(order) {
-            Err(mpsc::error::TrySendError::Full(_)) => Some(Ended::Broken("the device takes no orders".into())),
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                Some(Ended::Broken("the device takes no orders".into()))
+            }
             // Where nobody listens any more, the session is about to be dropped.
             _ => None,
         }
