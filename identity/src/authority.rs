@@ -13,8 +13,8 @@ use kit::Clock;
 use model::{DeviceName, Intent, Signed};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
-    SerialNumber,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData,
+    SanType, SerialNumber, SubjectPublicKeyInfo,
 };
 use ring::rand::{SecureRandom as _, SystemRandom};
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
@@ -257,6 +257,16 @@ impl Authority {
         if request.public_key.algorithm() != &PKCS_ECDSA_P256_SHA256 {
             return Err(CsrError::Algorithm);
         }
+        self.sign_leaf(kind, &request.public_key, name, life)
+    }
+
+    fn sign_leaf(
+        &self,
+        kind: Kind,
+        key: &impl PublicKeyData,
+        name: &DeviceName,
+        life: SignedDuration,
+    ) -> Result<Issued, CsrError> {
         let now = self.clock.now();
         let mut params = leaf_params(name.as_str(), now, life, ExtendedKeyUsagePurpose::ClientAuth);
         let uri = kind
@@ -265,14 +275,37 @@ impl Authority {
             .map_err(CsrError::Make)?;
         params.subject_alt_names = vec![SanType::URI(uri)];
         let issuer = self.issuer().map_err(CsrError::Make)?;
-        let certificate = params
-            .signed_by(&request.public_key, &issuer)
-            .map_err(CsrError::Make)?;
+        let certificate = params.signed_by(key, &issuer).map_err(CsrError::Make)?;
         let peer = Peer::of(certificate.der()).map_err(CsrError::ReadBack)?;
         Ok(Issued {
             pem: certificate.pem(),
             peer,
         })
+    }
+
+    /// The next identity certificate for a device that shows `certificate` (verified by TLS, which also proved its key):
+    /// where the old one is in the second half of its life, or of an authority that issues no more. The key stays.
+    ///
+    /// # Errors
+    /// See [`CsrError`].
+    pub fn follow_up(&self, certificate: &CertificateDer<'_>) -> Result<Option<Issued>, CsrError> {
+        let old = Peer::of(certificate).map_err(CsrError::ReadBack)?;
+        let (_, parsed) = x509_parser::parse_x509_certificate(certificate)
+            .map_err(|_| CsrError::ReadBack(BadCertificate::Parse))?;
+        let issuing = CertificateDer::from_pem_slice(self.issuing().certificate.as_bytes())
+            .map_err(|_| CsrError::ReadBack(BadCertificate::Parse))?;
+        let (_, issuing) = x509_parser::parse_x509_certificate(&issuing)
+            .map_err(|_| CsrError::ReadBack(BadCertificate::Parse))?;
+        let half = old
+            .not_before
+            .saturating_add(old.not_before.duration_until(old.not_after) / 2);
+        let young = half.is_ok_and(|half| self.clock.now() < half);
+        if young && parsed.issuer().as_raw() == issuing.subject().as_raw() {
+            return Ok(None);
+        }
+        let key = SubjectPublicKeyInfo::from_der(parsed.public_key().raw).map_err(CsrError::Make)?;
+        self.sign_leaf(Kind::Identity, &key, &old.name, IDENTITY_LIFE)
+            .map(Some)
     }
 
     /// A fresh certificate and key for the hub's listener. Devices verify the fixed name

@@ -10,15 +10,17 @@
 //! | `GET events?device=&limit=` | [`EventRow`] list, newest first |
 //! | `GET audit?limit=` | [`AuditRow`] list, newest first |
 //! | `GET tokens`, `POST tokens` ([`NewToken`]) | [`TokenRow`] list, [`MadeToken`] |
+//! | `DELETE tokens/{id}` | spends what is left of it |
 //! | `POST devices/{name}/intents` ([`NewIntent`]) | [`MadeIntent`] |
 //! | `GET devices/{name}/logs?namespace=&pod=&...` ([`crate::frame::LogAsk`]) | the output as it comes; why it broke off in the trailer `leeward-error` |
 
 use jiff::Timestamp;
 use model::{
-    ClassName, DeviceName, Event, Facts, GenerationStatus, IntentKind, Phase, SourceStatus, Status,
+    ClassName, DeviceName, Event, Facts, GenerationStatus, IntentKind, Phase, Revision, Status,
     WorkloadStatus,
 };
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// Trailer of a log stream that broke off: why.
@@ -43,17 +45,17 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Whether what the hub knows of a device is news.
+/// The state of a device's link to the hub.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Link {
     /// It has a session and answers.
     Connected,
-    /// No session.
+    /// It has a session and says nothing: what it said last tells nothing of the present.
+    Silent,
+    /// It has no session.
     Disconnected,
-    /// Silent for so long that its last status says nothing of the present.
-    Unknown,
-    /// Removed; its certificates are refused.
-    Revoked,
+    /// It has never had one.
+    Never,
 }
 
 /// A device in a list.
@@ -64,34 +66,43 @@ pub struct DeviceSummary {
     pub name: DeviceName,
     /// Hardware class.
     pub class: ClassName,
+    /// Where it stands.
+    pub site: String,
+    /// Set at enrolment.
+    pub labels: BTreeMap<String, String>,
     /// See [`Link`].
     pub link: Link,
-    /// When the device was last heard, by the hub's clock.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_seen: Option<Timestamp>,
-    /// Age of the status, in seconds, by the hub's clock.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub status_age_seconds: Option<u64>,
-    /// What it said it was doing.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub phase: Option<Phase>,
-    /// Of the `Ready` condition: `True`, `False`, `Unknown`.
-    pub ready: String,
-    /// Why.
+    /// `Ready`, `Progressing`, ...; `Unknown` where it was silent for too long, `Revoked` where it is shut out.
+    pub health: String,
+    /// CamelCase word for why.
     pub reason: String,
     /// The same for people.
     pub message: String,
+    /// When the device was last heard, by the hub's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_seen: Option<Timestamp>,
+    /// Seconds since its newest status came, by the hub's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status_age_seconds: Option<u64>,
+    /// What it said it was doing, however long ago.
+    #[serde(default, flatten)]
+    pub phase: Option<Phase>,
     /// Generations that it holds.
     #[serde(default)]
     pub generation: GenerationStatus,
     /// Version of its agent.
-    #[serde(default)]
-    pub agent: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
+    /// Records that wait in its spool, where it said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backlog: Option<u64>,
     /// Facts of the machine.
     #[serde(default)]
     pub facts: Facts,
-    /// Workloads ready, and in all.
-    pub workloads: (u32, u32),
+    /// Workloads as wanted.
+    pub workloads_ready: u32,
+    /// Workloads in all.
+    pub workloads: u32,
 }
 
 /// Everything of one device.
@@ -103,10 +114,13 @@ pub struct DeviceDetail {
     pub summary: DeviceSummary,
     /// When it was enrolled.
     pub enrolled_at: Timestamp,
+    /// When it was shut out, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked: Option<(Timestamp, String)>,
     /// Its newest status.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<Status>,
-    /// Certificates that were issued to it and have not expired.
+    /// Certificates that were issued to it, newest first.
     pub certificates: Vec<CertificateRow>,
 }
 
@@ -118,8 +132,8 @@ pub struct CertificateRow {
     pub serial: String,
     /// `identity` or `operational`.
     pub kind: String,
-    /// Valid from.
-    pub not_before: Timestamp,
+    /// Issued at.
+    pub issued_at: Timestamp,
     /// Valid to.
     pub not_after: Timestamp,
     /// Refused since.
@@ -133,26 +147,35 @@ pub struct CertificateRow {
 pub struct WorkloadRow {
     /// Where.
     pub device: DeviceName,
-    /// Whether what follows is news.
-    pub link: Link,
+    /// The device is believed now; otherwise this is what it said last.
+    pub fresh: bool,
+    /// Seconds since the device said so.
+    pub age_seconds: u64,
     /// What the device said.
     #[serde(flatten)]
     pub workload: WorkloadStatus,
 }
 
-/// Generations of a device.
+/// A generation that a device has told of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GenerationRow {
     /// Where.
     pub device: DeviceName,
-    /// Whether what follows is news.
-    pub link: Link,
-    /// What it runs, tries and fell back from.
-    #[serde(flatten)]
-    pub generation: GenerationStatus,
-    /// What it knows of its source.
-    pub source: SourceStatus,
+    /// Short id.
+    pub id: String,
+    /// What it was rendered from, where told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<Revision>,
+    /// First told, by the device's clock.
+    pub first_seen: Timestamp,
+    /// Last told, by the device's clock.
+    pub last_seen: Timestamp,
+    /// `current`, `lastGood`, `onTrial`, `failed`, `superseded`.
+    pub outcome: String,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// An event as the hub stored it.
@@ -172,27 +195,43 @@ pub struct EventRow {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AuditRow {
+    /// 1 for the first, without gaps.
+    pub sequence: u64,
     /// When, by the hub's clock.
     pub time: Timestamp,
-    /// Who: `person:admin`, `device:pi-5`, `hub`, an address.
+    /// Person, device, `hub`, or an address.
     pub who: String,
-    /// What was asked: `enrol`, `token.create`, `intent.create`, ...
-    pub what: String,
-    /// About what: a device, a token's id.
-    pub about: String,
-    /// `done` or `refused`.
+    /// `device.enrol`, `token.create`, `intent.pause`, ...
+    pub action: String,
+    /// What it was done to.
+    pub target: String,
+    /// `ok`, or why it was refused.
     pub outcome: String,
-    /// Details, in one line.
+    /// Anything more.
     pub detail: String,
+    /// Hash of this row and of all before it.
+    pub hash: String,
 }
 
 /// An enrolment token to be made.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewToken {
-    /// Only a device of this name may use it.
+    /// Only devices of this class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub device: Option<DeviceName>,
+    pub class: Option<ClassName>,
+    /// Site of the devices that join with it; `default` where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site: Option<String>,
+    /// Labels of the devices that join with it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// A device may take over a name that is enrolled: a board was replaced.
+    #[serde(default)]
+    pub replaces: bool,
+    /// How many devices may join with it; one where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uses: Option<u32>,
     /// Valid for so many seconds; an hour where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl_seconds: Option<u64>,
@@ -202,8 +241,8 @@ pub struct NewToken {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MadeToken {
-    /// Names it in lists.
-    pub id: String,
+    /// Its number, in lists.
+    pub id: u64,
     /// The secret itself: give it to one device.
     pub token: String,
     /// Not valid after.
@@ -214,23 +253,25 @@ pub struct MadeToken {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TokenRow {
-    /// Names it.
-    pub id: String,
-    /// Bound to this device.
+    /// Its number.
+    pub id: u64,
+    /// See [`NewToken::class`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub device: Option<DeviceName>,
+    pub class: Option<ClassName>,
+    /// See [`NewToken::site`].
+    pub site: String,
+    /// See [`NewToken::labels`].
+    pub labels: BTreeMap<String, String>,
+    /// See [`NewToken::replaces`].
+    pub replaces: bool,
+    /// Devices that may still join.
+    pub uses_left: u32,
     /// Made by.
     pub created_by: String,
     /// Made at.
     pub created_at: Timestamp,
     /// Not valid after.
     pub expires_at: Timestamp,
-    /// Spent by this device.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub used_by: Option<DeviceName>,
-    /// Spent at.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub used_at: Option<Timestamp>,
 }
 
 /// An intent to be signed.

@@ -124,6 +124,17 @@ impl ApiClient {
         self.call(Method::POST, "/v1/tokens", Some(new)).await
     }
 
+    /// Spends what is left of an enrolment token.
+    ///
+    /// # Errors
+    /// Reason `NotFound`.
+    pub async fn cancel_token(&self, id: u64) -> Result<(), ApiError> {
+        let _: serde_json::Value = self
+            .call(Method::DELETE, &format!("/v1/tokens/{id}"), None::<&()>)
+            .await?;
+        Ok(())
+    }
+
     /// Signs an intent and sends it, or keeps it for the device's return.
     ///
     /// # Errors

@@ -1,0 +1,212 @@
+//! The listener: TLS 1.3, HTTP/2 and HTTP/1.1, one router for devices and people.
+
+use crate::caller::Caller;
+use crate::problem::Refusal;
+use crate::{Hub, api, enrol, logs, session};
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::routing::{delete, get, post};
+use http::{Request, StatusCode};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use identity::Peer;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::server::TlsStream;
+
+/// A peer that does not finish its handshake in this time is dropped.
+const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
+/// The certificate of the listener is renewed this often; it is valid for much longer.
+const REFRESH_EVERY: Duration = Duration::from_secs(24 * 3600);
+/// Sessions and requests may end by themselves for this long at a stop.
+const GRACE: Duration = Duration::from_secs(5);
+/// Request bodies of the API; sessions and the registry have bounds of their own.
+const MAX_REQUEST: usize = 256 * 1024;
+
+fn router(hub: Arc<Hub>) -> Router {
+    let devices = Router::new()
+        .route("/v1/enrol", post(enrol::enrol))
+        .route("/v1/renew", post(enrol::renew))
+        .route("/v1/time", get(enrol::time))
+        .route("/v1/session", post(session::open));
+    let people = Router::new()
+        .route("/v1/devices", get(api::devices))
+        .route("/v1/devices/{name}", get(api::device).delete(api::revoke))
+        .route("/v1/devices/{name}/intents", get(api::intents).post(api::intend))
+        .route("/v1/devices/{name}/logs", get(logs::logs))
+        .route("/v1/workloads", get(api::workloads))
+        .route("/v1/generations", get(api::generations))
+        .route("/v1/events", get(api::events))
+        .route("/v1/audit", get(api::audit))
+        .route("/v1/tokens", get(api::tokens).post(api::create_token))
+        .route("/v1/tokens/{id}", delete(api::cancel_token));
+    let anyone = Router::new()
+        .route("/healthz", get(async || "ok\n"))
+        .route("/v1/ca", get(async |State(hub): State<Arc<Hub>>| hub.ca()));
+    devices
+        .merge(people)
+        .merge(anyone)
+        .method_not_allowed_fallback(async || {
+            Refusal::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "MethodNotAllowed",
+                "this path does not take this method",
+            )
+        })
+        .fallback(async || Refusal::not_found("there is nothing at this path"))
+        .layer(DefaultBodyLimit::max(MAX_REQUEST))
+        .with_state(hub)
+}
+
+/// Serves until `stop` ends.
+pub(crate) async fn run(hub: Arc<Hub>, listener: TcpListener, stop: impl Future<Output = ()> + Send) {
+    let router = router(hub.clone());
+    let handshakes = Arc::new(Semaphore::new(hub.config().handshakes));
+    refresh_certificate(&hub);
+    let accepting = async {
+        loop {
+            // Taken before `accept`: whoever must wait, waits in the system's queue and costs nothing here.
+            let Ok(permit) = handshakes.clone().acquire_owned().await else {
+                return;
+            };
+            match listener.accept().await {
+                Ok((tcp, address)) => {
+                    let serving = serve(hub.clone(), router.clone(), tcp, address, permit);
+                    hub.tasks.spawn_to_end("connection", serving);
+                }
+                Err(err) => {
+                    // Out of file descriptors, for instance: existing connections must go on, and may free some.
+                    tracing::warn!(%err, "accept failed");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = accepting => {}
+        () = stop => {}
+    }
+    drop(listener);
+    hub.sessions.bye_all("the hub stops", 2);
+    if let Err(left) = hub.tasks.shut_down(GRACE).await {
+        tracing::warn!(?left, "some connections did not end in time");
+    }
+}
+
+fn refresh_certificate(hub: &Arc<Hub>) {
+    let weak = Arc::downgrade(hub);
+    hub.tasks.spawn("certificate", kit::OnEnd::Restart, move || {
+        let weak = weak.clone();
+        async move {
+            loop {
+                tokio::time::sleep(REFRESH_EVERY).await;
+                let Some(hub) = weak.upgrade() else { return };
+                if let Err(err) =
+                    hub.with_authority(|authority| hub.tls.refresh(authority, &hub.config.all_names()))
+                {
+                    tracing::error!(error = kit::chain(&err), "the listener keeps its old certificate");
+                }
+            }
+        }
+    });
+}
+
+async fn serve(
+    hub: Arc<Hub>,
+    router: Router,
+    tcp: TcpStream,
+    address: SocketAddr,
+    permit: OwnedSemaphorePermit,
+) {
+    let stop = hub.tasks.stop();
+    // Answers are small and wait for nothing.
+    let _ = tcp.set_nodelay(true);
+    let handshake = tokio_rustls::TlsAcceptor::from(hub.tls.config()).accept(tcp);
+    let stream = match tokio::time::timeout(HANDSHAKE_WITHIN, handshake).await {
+        Err(_) => return tracing::debug!(%address, "the TLS handshake took too long"),
+        Ok(Err(err)) => return handshake_failed(&hub, address, &err).await,
+        Ok(Ok(stream)) => stream,
+    };
+    drop(permit);
+    let caller = caller_of(&stream, address);
+    let service = tower_service(router, caller);
+    let mut server = auto::Builder::new(TokioExecutor::new());
+    server
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_secs(30));
+    server
+        .http2()
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(512 * 1024)
+        .initial_connection_window_size(1024 * 1024)
+        .max_concurrent_streams(64)
+        .keep_alive_interval(Duration::from_secs(60));
+    let connection = server.serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => {
+            if let Err(err) = ended {
+                tracing::debug!(%address, error = %err, "connection ended");
+            }
+        }
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+        }
+    }
+}
+
+fn tower_service(
+    router: Router,
+    caller: Caller,
+) -> impl hyper::service::Service<
+    Request<Incoming>,
+    Response = axum::response::Response,
+    Error = std::convert::Infallible,
+    Future: Send,
+> + Clone {
+    let named = router.layer(axum::Extension(caller));
+    TowerToHyperService::new(named)
+}
+
+fn caller_of(stream: &TlsStream<TcpStream>, address: SocketAddr) -> Caller {
+    let shown = stream
+        .get_ref()
+        .1
+        .peer_certificates()
+        .and_then(|chain| chain.first());
+    let certificate = shown.map(|certificate| certificate.clone().into_owned());
+    // A certificate of our authority that names no device is none of a device: treated as if none was shown.
+    let peer = certificate
+        .as_ref()
+        .and_then(|certificate| Peer::of(certificate).ok());
+    Caller {
+        address,
+        peer,
+        certificate,
+    }
+}
+
+async fn handshake_failed(hub: &Hub, address: SocketAddr, err: &std::io::Error) {
+    tracing::debug!(%address, %err, "TLS handshake failed");
+    let forged = err
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    if let Some(rustls::Error::InvalidCertificate(why)) = forged {
+        let caller = Caller {
+            address,
+            peer: None,
+            certificate: None,
+        };
+        let message = format!("the certificate shown was not accepted: {why}");
+        let refusal = Refusal::new(StatusCode::FORBIDDEN, "Certificate", message);
+        hub.refused(&caller, "unknown", "device.connect", "hub", &refusal)
+            .await;
+    }
+}
