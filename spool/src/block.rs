@@ -57,8 +57,8 @@ pub(crate) enum Entry {
         durability: Durability,
         name: String,
     },
-    /// How far a source has been taken in with this block.
-    Position { source: String, value: u64 },
+    /// How far a source has been taken in with this block; of several, the one of the greatest order holds.
+    Position { source: String, value: u64, order: u64 },
     /// How far a sink has acknowledged a stream.
     Ack { stream: u32, sink: String, upto: u64 },
     /// Bytes of a segment from `from` on were never confirmed and are not to be read.
@@ -98,10 +98,11 @@ impl Entry {
                 });
                 put_text(out, name);
             }
-            Entry::Position { source, value } => {
+            Entry::Position { source, value, order } => {
                 out.push(3);
                 put_text(out, source);
                 put(out, *value);
+                put(out, *order);
             }
             Entry::Ack { stream, sink, upto } => {
                 out.push(4);
@@ -155,6 +156,7 @@ impl Entry {
             3 => Entry::Position {
                 source: from.text()?,
                 value: from.u64()?,
+                order: from.u64()?,
             },
             4 => Entry::Ack {
                 stream: from.u32()?,

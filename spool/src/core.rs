@@ -61,8 +61,10 @@ pub(crate) struct Inner {
     pub ledgers: BTreeMap<u32, Ledger>,
     pub by_name: HashMap<String, u32>,
     pub streams: HashMap<u32, Live>,
-    /// Positions that are durable.
-    pub sources: BTreeMap<String, u64>,
+    /// Positions that are durable, each with the order of its block.
+    pub sources: BTreeMap<String, (u64, u64)>,
+    /// Rises with every write, over all logs and lives; the blocks of one write share it.
+    pub order: u64,
     /// Positions of records that are on their way.
     pub offered: HashMap<String, u64>,
     pub logs: [Log; 3],
@@ -145,6 +147,8 @@ pub(crate) struct Log {
 pub(crate) struct Slot {
     pub size: u64,
     pub state: SlotState,
+    /// A write in it failed in this life of the process: used again only when there is nothing else.
+    pub suspect: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -260,6 +264,11 @@ impl Inner {
                 slot.state = SlotState::Free;
             }
         }
+        for log in &mut self.logs {
+            let saved = snapshot.logs.get(log.class.name());
+            let (segments, cuts) = (&log.segments, &mut log.cuts);
+            cuts.retain(|id, _| segments.contains_key(id) || saved.is_none_or(|saved| saved.lives(*id)));
+        }
         self.unsaved_acks.retain(|(stream, sink), upto| {
             snapshot
                 .streams
@@ -340,7 +349,6 @@ impl Log {
         {
             slot.state = SlotState::Released;
         }
-        self.cuts.remove(&id);
     }
 
     /// Bytes of all its files.
@@ -350,14 +358,19 @@ impl Log {
 
     fn saved(&self) -> SavedLog {
         let mut live: Vec<(u64, u64)> = Vec::new();
-        for id in self.segments.keys() {
+        // A segment without a confirmed byte is nothing to miss later.
+        for (id, _) in self.segments.iter().filter(|(_, segment)| segment.end > 0) {
             match live.last_mut() {
                 Some((_, last)) if *last + 1 == *id => *last = *id,
                 _ => live.push((*id, *id)),
             }
         }
         SavedLog {
-            next_segment: self.next_segment,
+            next_segment: self
+                .segments
+                .iter()
+                .find(|(_, segment)| segment.tail && segment.end == 0)
+                .map_or(self.next_segment, |(id, _)| *id),
             live,
             mark: self.mark,
             cuts: self.cuts.clone(),

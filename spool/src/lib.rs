@@ -19,9 +19,13 @@ mod read;
 mod record;
 mod recover;
 mod room;
+#[cfg(test)]
+mod sim;
 mod spool;
 mod state;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod varint;
 mod walk;
 mod writer;

@@ -161,7 +161,7 @@ struct Recovery {
     saved_was_lost: bool,
     incarnation: u32,
     ledgers: BTreeMap<u32, Ledger>,
-    sources: BTreeMap<String, u64>,
+    sources: BTreeMap<String, (u64, u64)>,
     acks: Vec<(u32, String, u64)>,
     recovered: Recovered,
 }
@@ -224,6 +224,7 @@ impl Recovery {
                 Slot {
                     size: file.size,
                     state,
+                    suspect: false,
                 },
             );
             let Some(life) = file.life.filter(|_| lives) else {
@@ -253,8 +254,52 @@ impl Recovery {
         let mut jump = ghost || saved.mark.0 > 0 && last.is_none_or(|last| last < saved.mark.0);
         let mut cover: BTreeMap<u32, Vec<(u64, u64)>> = BTreeMap::new();
         let mut tail = None;
-        for (id, (slot, size, file, footer, _)) in living {
+        // Newest first: what a failed write left in a segment is cut by what was written after it.
+        let mut segments = Vec::new();
+        let mut later = false;
+        for (id, (slot, size, file, footer, _)) in living.into_iter().rev() {
             log.next_segment = log.next_segment.max(id + 1);
+            // Only a whole block tells that the segments before were synced.
+            let closed = footer.is_some() || later;
+            let known = footer.filter(|_| id < saved.mark.0);
+            let walked = known.is_none().then(|| {
+                let bounds = Bounds {
+                    confirmed: if id == saved.mark.0 { saved.mark.1 } else { 0 },
+                    cut: log.cuts.get(&id).copied().unwrap_or(u64::MAX),
+                    closed,
+                };
+                walk(file.as_ref(), (class, self.epoch, id), size, bounds, !closed)
+            });
+            for entry in walked
+                .iter()
+                .flat_map(|walked| &walked.blocks)
+                .flat_map(|block| &block.entries)
+            {
+                if let Entry::Cut { segment, from } = entry {
+                    log.cuts.insert(*segment, *from);
+                }
+            }
+            if let Some(walked) = walked.as_ref().filter(|walked| walked.end == 0) {
+                // Begun, and torn at once.
+                self.incarnation = self.incarnation.max(walked.incarnation);
+                if walked.torn.is_some() {
+                    jump = true;
+                    self.recovered.clean = false;
+                    self.recovered.torn.push(Torn {
+                        class,
+                        segment: id,
+                        offset: 0,
+                    });
+                }
+                if let Some(slot) = log.slots.get_mut(&slot) {
+                    slot.state = SlotState::Free;
+                }
+                continue;
+            }
+            later = true;
+            segments.push((id, slot, size, file, closed, known, walked));
+        }
+        for (id, slot, size, file, closed, footer, walked) in segments.into_iter().rev() {
             let mut segment = Segment {
                 slot,
                 size,
@@ -262,32 +307,24 @@ impl Recovery {
                 tail: false,
                 spans: BTreeMap::new(),
             };
-            let known = footer.as_ref().filter(|_| id < saved.mark.0);
-            if let Some(footer) = known {
+            if let Some(footer) = &footer {
                 self.take_footer(footer, &mut segment, &mut cover);
-            } else {
-                let closed = footer.is_some() || Some(id) != last;
-                let bounds = Bounds {
-                    confirmed: if id == saved.mark.0 { saved.mark.1 } else { 0 },
-                    cut: log.cuts.get(&id).copied().unwrap_or(u64::MAX),
-                    closed,
-                };
-                let walked = walk(file.as_ref(), (class, self.epoch, id), size, bounds, !closed);
+            }
+            if let Some(walked) = walked {
                 damaged |= !walked.rot.is_empty();
                 segment.end = walked.end;
-                if let Some(offset) = walked.torn {
-                    let known = saved.mark == (id, offset) && self.saved.clean;
-                    if !known {
-                        jump = true;
-                        self.recovered.clean = false;
-                        self.recovered.torn.push(Torn {
-                            class,
-                            segment: id,
-                            offset,
-                        });
-                    }
+                if let Some(offset) = walked.torn
+                    && (saved.mark != (id, offset) || !self.saved.clean)
+                {
+                    jump = true;
+                    self.recovered.clean = false;
+                    self.recovered.torn.push(Torn {
+                        class,
+                        segment: id,
+                        offset,
+                    });
                 }
-                self.take_walk(class, &walked, &mut segment, &mut log, &mut cover);
+                self.take_walk(class, &walked, &mut segment, &mut cover);
                 if !closed && !log.cuts.contains_key(&id) {
                     segment.tail = true;
                     tail = Some(Tail {
@@ -302,12 +339,6 @@ impl Recovery {
         }
         if log.mark < (last.unwrap_or(0), tail.as_ref().map_or(0, |tail| tail.offset)) {
             self.recovered.clean = false;
-        }
-        // Cuts name earlier segments and were read from later ones.
-        for (id, from) in &log.cuts {
-            if let Some(segment) = log.segments.get_mut(id) {
-                segment.end = segment.end.min(*from);
-            }
         }
         self.settle(class, cover, damaged, jump);
         (log, tail)
@@ -351,7 +382,6 @@ impl Recovery {
         class: Class,
         walked: &Walk,
         segment: &mut Segment,
-        log: &mut Log,
         cover: &mut BTreeMap<u32, Vec<(u64, u64)>>,
     ) {
         self.incarnation = self.incarnation.max(walked.incarnation);
@@ -367,13 +397,13 @@ impl Recovery {
                             .entry(*stream)
                             .or_insert_with(|| Ledger::new(name, class, *durability));
                     }
-                    Entry::Position { source, value } => {
-                        self.sources.insert(source.clone(), *value);
+                    Entry::Position { source, value, order } => {
+                        let held = self.sources.entry(source.clone()).or_default();
+                        if *order >= held.1 {
+                            *held = (*value, *order);
+                        }
                     }
                     Entry::Ack { stream, sink, upto } => self.acks.push((*stream, sink.clone(), *upto)),
-                    Entry::Cut { segment, from } => {
-                        log.cuts.insert(*segment, *from);
-                    }
                     Entry::Records { stream, first, count } => {
                         let last = first + u64::from(*count) - 1;
                         let span = Span {
@@ -385,7 +415,7 @@ impl Recovery {
                         add_span(&mut segment.spans, *stream, span);
                         cover.entry(*stream).or_default().push((*first, last));
                     }
-                    Entry::Span { .. } | Entry::End { .. } => {}
+                    Entry::Cut { .. } | Entry::Span { .. } | Entry::End { .. } => {}
                 }
             }
         }
@@ -527,6 +557,7 @@ impl Recovery {
             by_name,
             streams,
             sources: self.sources,
+            order: u64::from(self.incarnation + 1) << 32,
             offered: HashMap::new(),
             logs,
             queues: [Queue::default(), Queue::default(), Queue::default()],

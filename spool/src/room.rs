@@ -57,15 +57,25 @@ pub(crate) fn open_segment(core: &Arc<Core>, state: &mut StateFiles, class: Clas
 
 fn plan(core: &Core, class: Class) -> Plan {
     let inner = core.lock();
-    let log = &inner.logs[class.index()];
-    if let Some((number, slot)) = log.slots.iter().find(|(_, slot)| slot.state == SlotState::Free) {
+    let slots = &inner.logs[class.index()].slots;
+    let with = |state, suspect| {
+        slots
+            .iter()
+            .find(move |(_, slot)| slot.state == state && slot.suspect == suspect)
+    };
+    if let Some((number, slot)) = with(SlotState::Free, false) {
         return Plan::Overwrite(*number, slot.size);
     }
-    if log.slots.values().any(|slot| slot.state == SlotState::Released) {
+    if with(SlotState::Released, false).is_some() {
         return Plan::SaveFirst;
     }
+    let suspect = with(SlotState::Free, true).map(|(number, slot)| Plan::Overwrite(*number, slot.size));
+    let released = with(SlotState::Released, true).map(|_| Plan::SaveFirst);
     drop(inner);
-    plan_file(core, class)
+    match plan_file(core, class) {
+        Plan::Full => suspect.or(released).unwrap_or(Plan::Full),
+        make => make,
+    }
 }
 
 /// Makes a file of its full size, so that writing in it cannot run out of room.
@@ -93,6 +103,7 @@ fn begin(core: &Core, class: Class, slot: u32, size: u64, file: Arc<dyn crate::d
         Slot {
             size,
             state: SlotState::Live,
+            suspect: false,
         },
     );
     log.segments.insert(
@@ -143,10 +154,12 @@ pub(crate) fn reserve(core: &Core) -> io::Result<()> {
         let size = u64::from(core.options.segment_bytes);
         while let Plan::Make(slot) = plan_file(core, class) {
             make_file(core, class, slot, size)?;
-            let state = SlotState::Free;
-            core.lock().logs[class.index()]
-                .slots
-                .insert(slot, Slot { size, state });
+            let free = Slot {
+                size,
+                state: SlotState::Free,
+                suspect: false,
+            };
+            core.lock().logs[class.index()].slots.insert(slot, free);
         }
     }
     Ok(())

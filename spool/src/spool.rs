@@ -149,8 +149,8 @@ impl Spool {
         inner
             .offered
             .get(source)
-            .or_else(|| inner.sources.get(source))
             .copied()
+            .or_else(|| inner.sources.get(source).map(|(value, _)| *value))
     }
 
     /// Identifies this spool's numbering: a new one at each loss of state, so that a number never means two records.

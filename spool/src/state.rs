@@ -30,7 +30,7 @@ pub(crate) struct Saved {
     /// For streams that are not strict: numbers below are handed out without asking the disk.
     #[serde(default)]
     pub reserved: BTreeMap<u32, u64>,
-    pub sources: BTreeMap<String, u64>,
+    pub sources: BTreeMap<String, (u64, u64)>,
     pub logs: BTreeMap<String, SavedLog>,
 }
 

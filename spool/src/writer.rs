@@ -199,7 +199,9 @@ impl Writer {
             return drafted;
         };
         let core = self.core.clone();
-        let inner = core.lock();
+        let mut inner = core.lock();
+        inner.order += 1;
+        drafted.order = inner.order;
         let shared = Shared {
             incarnation: inner.incarnation,
             commit: tail.offset,
@@ -283,7 +285,7 @@ impl Writer {
                 touched.insert(queued.item.stream);
             }
             if let Some((source, value)) = &queued.position {
-                inner.sources.insert(source.to_string(), *value);
+                inner.sources.insert(source.to_string(), (*value, drafted.order));
                 if inner.offered.get(&**source) == Some(value) {
                     inner.offered.remove(&**source);
                 }
@@ -353,8 +355,14 @@ impl Writer {
             let log = &mut inner.logs[class.index()];
             if let Some(segment) = log.segments.get_mut(&tail.segment) {
                 segment.tail = false;
-                let end = segment.end;
+                let (slot, end) = (segment.slot, segment.end);
+                if let Some(slot) = log.slots.get_mut(&slot) {
+                    slot.suspect = true;
+                }
                 log.cuts.insert(tail.segment, end);
+                if end == 0 {
+                    log.drop_segment(tail.segment);
+                }
             }
             inner.release(class);
         }
@@ -432,6 +440,7 @@ impl Writer {
 #[derive(Debug, Default)]
 struct Drafted {
     items: usize,
+    order: u64,
     acks: Vec<(u32, String, u64)>,
     spans: BTreeMap<u32, Span>,
 }
@@ -489,7 +498,7 @@ fn chunk(
         if let Some((source, _)) = &queued.position
             && !positions.contains_key(source)
         {
-            more += source.len() + 13;
+            more += source.len() + 24;
         }
         let over = bytes + item.payload.len() > block_bytes || table + more > TABLE;
         if count > 0 && over {
@@ -507,6 +516,7 @@ fn chunk(
     entries.extend(positions.into_iter().map(|(source, value)| Entry::Position {
         source: source.to_string(),
         value,
+        order: inner.order,
     }));
     (count, entries)
 }

@@ -1,4 +1,5 @@
 //! What any user of a spool relies on, on the real file system.
+#![expect(clippy::unwrap_used, reason = "helpers of tests, outside of test functions")]
 
 use spool::{AppendError, Class, Durability, OpenError, Options, PerClass, Record, Spool, Stream};
 use std::path::Path;
