@@ -72,3 +72,11 @@ fn payload(number: u64, len: usize) -> Vec<u8> {
 fn number(payload: &[u8]) -> u64 {
     u64::from_le_bytes(payload[..8].try_into().unwrap())
 }
+
+/// How often a random test repeats; `SPOOL_ROUNDS` makes a soak of it.
+fn rounds(usual: u32) -> u32 {
+    std::env::var("SPOOL_ROUNDS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(usual)
+}

@@ -202,7 +202,7 @@ impl Rig {
         }
         let account = stream.account("hub");
         assert!(account.balanced(), "{account:?}");
-        assert_eq!(account.lost, 0, "{account:?} {there:?} {:?}", expect.known);
+        assert_eq!(account.lost, 0, "{account:?}");
         assert_eq!(
             account.resident,
             records.iter().filter(|r| r.seq > stream.acked("hub")).count() as u64,
@@ -213,13 +213,11 @@ impl Rig {
             && let Some(spool) = &self.spool
         {
             let position = spool.position(NAMES[index].0).unwrap_or(0);
-            let newest = expect.known.values().max().copied().unwrap_or(0);
             assert!(
                 position >= expect.confirmed.values().max().copied().unwrap_or(0),
-                "position {position} of {index}: {:?} there {there:?}",
+                "position {position} of {index}: {:?}",
                 expect.confirmed
             );
-            assert!(position <= newest.max(position));
             if let Some(last) = there.values().max() {
                 assert!(position >= *last, "position {position} before record {last}");
             }
@@ -228,7 +226,7 @@ impl Rig {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, max_shrink_iters: 300, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: super::rounds(150), max_shrink_iters: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn nothing_confirmed_is_lost_and_nothing_comes_twice(ops in prop::collection::vec(op(), 1..60)) {
