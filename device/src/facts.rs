@@ -65,6 +65,15 @@ impl FactsReader {
         }
     }
 
+    /// With sensors that are waited for, however busy the machine is.
+    #[cfg(test)]
+    pub(crate) fn patient(sysroot: &Path, state_dir: &Path) -> Self {
+        Self {
+            sensors: Sensors::with_deadline(Duration::from_secs(30)),
+            ..Self::new(sysroot, state_dir)
+        }
+    }
+
     /// Memory of the machine, or of the control group where that is less.
     fn memory(&self) -> (u64, u64) {
         let text = self.root.text("proc/meminfo").unwrap_or_default();

@@ -117,7 +117,7 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             write(&class.name, dir.path()).unwrap();
             assert_eq!(detect_class(dir.path()), class.name);
-            let facts = FactsReader::new(dir.path(), dir.path()).read(Duration::from_secs(60));
+            let facts = FactsReader::patient(dir.path(), dir.path()).read(Duration::from_secs(60));
             assert!(
                 facts
                     .temperature_celsius
@@ -138,7 +138,7 @@ mod tests {
     fn a_jetson_tells_power_and_gpu_and_leaves_out_what_is_switched_off() {
         let dir = tempfile::tempdir().unwrap();
         write(&"jetson-orin-nx".parse().unwrap(), dir.path()).unwrap();
-        let facts = FactsReader::new(dir.path(), dir.path()).read(Duration::ZERO);
+        let facts = FactsReader::patient(dir.path(), dir.path()).read(Duration::ZERO);
         let board = "NVIDIA Jetson Orin NX Engineering Reference Developer Kit";
         assert_eq!(facts.board.as_deref(), Some(board));
         assert_eq!(facts.gpu_percent, Some(12.4));
@@ -153,7 +153,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let class = "raspberry-pi-5".parse().unwrap();
         write(&class, dir.path()).unwrap();
-        let mut reader = FactsReader::new(dir.path(), dir.path());
+        let mut reader = FactsReader::patient(dir.path(), dir.path());
         assert_eq!(reader.read(Duration::ZERO).under_voltage, Some(false));
         set_temperature(dir.path(), 83.5).unwrap();
         set_under_voltage(dir.path(), true).unwrap();
