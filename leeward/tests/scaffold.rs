@@ -1,7 +1,7 @@
 //! The repository that `leeward init` makes, seen by real `kubectl kustomize` and by the planner of a device.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
-use model::{Desired, Object, Revision};
+use model::{Desired, Object, Revision, Tree};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -218,4 +218,52 @@ fn each_cluster_is_something_that_a_device_runs() {
         assert_eq!(names, expected, "{cluster}");
         assert_eq!(wanted.services[0].ports[0].node_port, Some(30080));
     }
+}
+
+fn tree(dir: &Path) -> Tree {
+    let mut all = vec![];
+    files(dir, &mut all);
+    let read = |path: &PathBuf| {
+        let name = path.strip_prefix(dir).unwrap().to_str().unwrap().to_owned();
+        (name, fs::read(path).unwrap())
+    };
+    all.iter().map(read).collect()
+}
+
+#[test]
+fn a_device_renders_what_kubectl_and_flux_would_apply() {
+    let Some(kubectl) = kubectl() else { return };
+    let (_parent, dir) = init();
+    let tree = tree(&dir);
+    for cluster in CLUSTERS {
+        let path = format!("clusters/{cluster}");
+        let desired = render::render(&tree, &revision(), &path, &device()).unwrap();
+        assert_eq!(desired.warnings, Vec::<String>::new(), "{cluster}");
+        let by_key = |objects: Vec<Object>| -> BTreeMap<_, _> {
+            objects
+                .into_iter()
+                .map(|object| (object.key(), without_owner(object)))
+                .collect()
+        };
+        assert_eq!(
+            by_key(desired.objects),
+            by_key(by_kubectl(&kubectl, &dir, cluster)),
+            "{cluster}"
+        );
+    }
+}
+
+/// Flux adds labels that name the `Kustomization` an object came from; kubectl knows none.
+fn without_owner(object: Object) -> Value {
+    let mut value = object.value().clone();
+    if let Some(labels) = value
+        .pointer_mut("/metadata/labels")
+        .and_then(Value::as_object_mut)
+    {
+        labels.retain(|name, _| !name.starts_with("kustomize.toolkit.fluxcd.io/"));
+        if labels.is_empty() {
+            value["metadata"].as_object_mut().unwrap().remove("labels");
+        }
+    }
+    value
 }
