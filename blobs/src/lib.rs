@@ -11,6 +11,7 @@ pub mod images;
 pub mod oci;
 mod platform;
 pub mod registries;
+pub mod registry;
 pub mod store;
 pub mod unpack;
 
@@ -18,5 +19,6 @@ pub use images::{ImageError, Images, LocalImage};
 pub use registries::{
     Credentials, DockerConfig, Endpoint, Patience, Progress, Registries, RegistryConfig, RegistryError, Tls,
 };
+pub use registry::Registry;
 pub use store::{Keep, Quota, Store, StoreError};
 pub use unpack::UnpackOptions;

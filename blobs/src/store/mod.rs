@@ -23,7 +23,7 @@ pub(crate) use read::is_damage;
 pub use room::{Collected, Quota, Reservation};
 pub use write::BlobWriter;
 
-use error::At as _;
+pub(crate) use error::At;
 use model::Digest;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};

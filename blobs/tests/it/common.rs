@@ -293,10 +293,14 @@ pub fn index(store: &Store, manifests: Vec<Descriptor>) -> Digest {
 /// closed then; when the list is used up, connections live.
 pub struct Link {
     pub address: SocketAddr,
-    cuts: Arc<Mutex<std::collections::VecDeque<u64>>>,
+    cuts: Cuts,
+    cuts_up: Cuts,
     carried: Arc<AtomicU64>,
+    carried_up: Arc<AtomicU64>,
     connections: Arc<AtomicU64>,
 }
+
+type Cuts = Arc<Mutex<std::collections::VecDeque<u64>>>;
 
 impl Link {
     pub fn to(target: SocketAddr) -> Self {
@@ -304,22 +308,26 @@ impl Link {
         let link = Self {
             address: listener.local_addr().unwrap(),
             cuts: Arc::default(),
+            cuts_up: Arc::default(),
             carried: Arc::default(),
+            carried_up: Arc::default(),
             connections: Arc::default(),
         };
-        let (cuts, carried, connections) =
-            (link.cuts.clone(), link.carried.clone(), link.connections.clone());
+        let (cuts, cuts_up) = (link.cuts.clone(), link.cuts_up.clone());
+        let (carried, carried_up) = (link.carried.clone(), link.carried_up.clone());
+        let connections = link.connections.clone();
         std::thread::spawn(move || {
             for client in listener.incoming() {
                 let (Ok(client), Ok(server)) = (client, TcpStream::connect(target)) else {
                     continue;
                 };
                 connections.fetch_add(1, Ordering::SeqCst);
-                let budget = cuts.lock().unwrap().pop_front().unwrap_or(u64::MAX);
-                let carried = carried.clone();
-                let (mut up_from, mut up_to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-                std::thread::spawn(move || std::io::copy(&mut up_from, &mut up_to));
-                std::thread::spawn(move || carry(server, client, budget, &carried));
+                let turn = |cuts: &Cuts| cuts.lock().unwrap().pop_front().unwrap_or(u64::MAX);
+                let (down, up) = (turn(&cuts), turn(&cuts_up));
+                let (carried, carried_up) = (carried.clone(), carried_up.clone());
+                let (client_too, server_too) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+                std::thread::spawn(move || carry(client_too, server_too, up, &carried_up));
+                std::thread::spawn(move || carry(server, client, down, &carried));
             }
         });
         link
@@ -333,8 +341,18 @@ impl Link {
         self.cuts.lock().unwrap().extend(cuts);
     }
 
+    /// The same for bytes towards the server.
+    pub fn cut_up_at(&self, cuts: impl IntoIterator<Item = u64>) {
+        self.cuts_up.lock().unwrap().extend(cuts);
+    }
+
     pub fn cuts_left(&self) -> usize {
-        self.cuts.lock().unwrap().len()
+        self.cuts.lock().unwrap().len() + self.cuts_up.lock().unwrap().len()
+    }
+
+    /// Bytes towards the server since the last call.
+    pub fn take_up(&self) -> u64 {
+        self.carried_up.swap(0, Ordering::SeqCst)
     }
 
     /// Bytes and connections since the last call.
@@ -346,20 +364,20 @@ impl Link {
     }
 }
 
-fn carry(mut server: TcpStream, mut client: TcpStream, mut budget: u64, carried: &AtomicU64) {
+fn carry(mut from: TcpStream, mut to: TcpStream, mut budget: u64, carried: &AtomicU64) {
     let mut buf = [0; 16 * 1024];
     while budget > 0 {
         let want = usize::try_from(budget).unwrap_or(usize::MAX).min(buf.len());
-        match server.read(&mut buf[..want]) {
-            Ok(got) if got > 0 && client.write_all(&buf[..got]).is_ok() => {
+        match from.read(&mut buf[..want]) {
+            Ok(got) if got > 0 && to.write_all(&buf[..got]).is_ok() => {
                 budget -= got as u64;
                 carried.fetch_add(got as u64, Ordering::SeqCst);
             }
             _ => break,
         }
     }
-    let _ = client.shutdown(std::net::Shutdown::Both);
-    let _ = server.shutdown(std::net::Shutdown::Both);
+    let _ = to.shutdown(std::net::Shutdown::Both);
+    let _ = from.shutdown(std::net::Shutdown::Both);
 }
 
 /// Runs a command to its end and gives its output; panics with what it said where it fails.
@@ -372,4 +390,56 @@ pub fn run(command: &mut Command) -> String {
         String::from_utf8_lossy(&output.stderr)
     );
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Our registry behind hyper's server, as the hub mounts it; stops when dropped.
+pub struct OurRegistry {
+    pub registry: blobs::Registry,
+    pub address: SocketAddr,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl OurRegistry {
+    pub async fn start(dir: &Path) -> Self {
+        Self::with(dir, blobs::registry::Access::open()).await
+    }
+
+    pub async fn with(dir: &Path, access: blobs::registry::Access) -> Self {
+        let registry = blobs::Registry::open(&dir.join("registry"), store(dir), access).unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let serving = registry.clone();
+        let task = tokio::spawn(async move {
+            let mut connections = tokio::task::JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                let registry = serving.clone();
+                connections.spawn(async move {
+                    let service = hyper::service::service_fn(move |request| {
+                        let registry = registry.clone();
+                        async move { Ok::<_, std::convert::Infallible>(registry.handle(request).await) }
+                    });
+                    let io = hyper_util::rt::TokioIo::new(stream);
+                    // A client that goes away is no failure of the test.
+                    let _ = hyper::server::conn::http1::Builder::new()
+                        .serve_connection(io, service)
+                        .await;
+                });
+            }
+        });
+        Self {
+            registry,
+            address,
+            task,
+        }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Stops and waits until all that it held is let go of.
+    pub async fn stop(self) {
+        self.task.abort();
+        let _ = self.task.await;
+    }
 }

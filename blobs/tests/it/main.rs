@@ -8,4 +8,5 @@
 
 mod common;
 mod images;
+mod registry;
 mod resume;
