@@ -298,7 +298,7 @@ impl Store {
                         new.site,
                         new.class.as_ref().map_or("any", ClassName::as_str),
                         new.uses,
-                        new.expires_at
+                        new.expires_at.strftime("%Y-%m-%d %H:%M:%S UTC")
                     ),
                 };
                 audit::append(tx, act)?;
@@ -408,7 +408,12 @@ impl Store {
                     action: "certificate.renew".into(),
                     target: device.to_string(),
                     outcome: "ok".into(),
-                    detail: format!("{} {}, until {}", new.kind, new.serial, new.not_after),
+                    detail: format!(
+                        "{} {}, until {}",
+                        new.kind,
+                        new.serial,
+                        new.not_after.strftime("%Y-%m-%d")
+                    ),
                 };
                 audit::append(tx, act)
             })

@@ -122,17 +122,13 @@ pub(super) fn judge(
         let message = "Enrolled; it has not opened a session yet.".into();
         return (Health::Unknown, say("NeverConnected", message));
     };
-    // A clock that was set back must not make a device look heard from in the future: no age is below zero.
-    let silent = now.duration_since(last_seen).as_secs().max(0).cast_unsigned();
-    if silent > options.stale_after().as_secs() {
+    if !options.fresh(last_seen, now) {
         let (reason, link) = if facts.session {
-            ("Silent", "its session is open but silent")
+            ("Silent", "Its session is open, but nothing comes")
         } else {
-            ("LinkDown", "its link is down")
+            ("LinkDown", "Its link is down")
         };
-        let beats = silent / options.heartbeat.as_secs().max(1);
-        let message =
-            format!("Not heard of for {beats} heartbeats: {link}. It goes on with its own generation.");
+        let message = format!("{link}; it goes on with its own generation.");
         return (Health::Unknown, say(reason, message));
     }
     match facts.phase {

@@ -82,7 +82,7 @@ impl Options {
         self.heartbeat * self.missed
     }
 
-    /// Whether something heard at `at` is still believed at `now`.
+    /// Whether something heard at `at` is still believed at `now`; a clock that was set back since believes it.
     fn fresh(&self, at: Timestamp, now: Timestamp) -> bool {
         now.duration_since(at).as_secs() <= i64::try_from(self.stale_after().as_secs()).unwrap_or(i64::MAX)
     }

@@ -532,7 +532,7 @@ impl Store {
         self.front
             .read(move |sql| {
                 let mut statement = sql.prepare_cached(
-                    "SELECT * FROM events ORDER BY received_at DESC, device, ordinal DESC, sequence DESC LIMIT ?1",
+                    "SELECT * FROM events ORDER BY received_at DESC, time DESC, device, ordinal DESC, sequence DESC LIMIT ?1",
                 )?;
                 collect(statement.query([convert::limit(limit)])?, read_event)
             })
