@@ -53,7 +53,9 @@
     for (const id of open) byId(id)?.setAttribute("open", "");
     [...fresh.querySelectorAll(".scroll, .tall")].forEach((box, n) => box.scrollTo(...(scrolled[n] ?? [0, 0])));
     if (focused) byId(focused)?.focus({ preventScroll: true });
-    if (fresh.tagName === "TR") fresh.classList.add("fresh");
+    // New numbers are ordinary; another health is not.
+    old.classList.remove("fresh");
+    if (fresh.tagName === "TR" && old.className !== fresh.className) fresh.classList.add("fresh");
     count(fresh);
   };
 

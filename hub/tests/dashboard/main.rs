@@ -360,7 +360,9 @@ async fn themes_keyboard_and_narrow_screens() {
 
     for width in [360, 800, 900, 1024, 1280, 1920] {
         let screen = json!({"width": width, "height": 780, "deviceScaleFactor": 1, "mobile": false});
-        browser.devtools("Emulation.setDeviceMetricsOverride", screen).await;
+        browser
+            .devtools("Emulation.setDeviceMetricsOverride", screen)
+            .await;
         for page in ["/", "/devices/crane-cam-2", "/audit"] {
             browser.open(&format!("{}{page}", site.base)).await;
             let wide = "return document.documentElement.scrollWidth - innerWidth";

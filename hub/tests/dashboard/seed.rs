@@ -349,6 +349,8 @@ pub fn status(made: &Made, at: Timestamp) -> Status {
                 ("soc-thermal".into(), made.celsius - 3.4),
             ]),
             uptime_seconds: 86_400 * 12 + 5 * 3600,
+            gpu_percent: (made.class == "jetson-orin-nx").then_some(made.cpu / 2.0),
+            ..Facts::default()
         },
         phase: made.phase.clone(),
     }

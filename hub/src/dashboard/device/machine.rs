@@ -21,6 +21,9 @@ pub(super) fn machine(device: &Device, status: Option<&Status>) -> Markup {
     html! {
         dl .facts {
             (fact("CPU", facts.cpu_percent.map(|busy| html! { (parts::share(busy, 85.0, "busy share of all cores")) span .sub { (facts.cpus) " cores" } })))
+            (fact("GPU", facts.gpu_percent.map(|busy| parts::share(busy, 95.0, "busy share of the GPU"))))
+            @for (rail, watts) in &facts.power_watts { (fact(rail, Some(html! { (format!("{watts:.1} W")) }))) }
+            @if facts.under_voltage == Some(true) { (fact("Supply", Some(html! { span .trouble { "under voltage: check the power supply and its cable" } }))) }
             (fact("Memory", gauge(facts.memory_used, facts.memory_total)))
             (fact("Disk", gauge(facts.disk_used, facts.disk_total)))
             (fact("Temperature", facts.temperature_celsius.map(temperature)))
