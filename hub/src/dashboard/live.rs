@@ -12,7 +12,6 @@ use crate::store::{Change, Store};
 use axum::extract::{Query, State};
 use axum::response::Sse;
 use axum::response::sse::{Event, KeepAlive};
-use futures_util::Stream;
 use maud::{Markup, PreEscaped, html};
 use model::{DeviceName, Digest};
 use serde::Deserialize;
@@ -20,6 +19,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
 use std::time::Duration;
 use tokio::sync::{broadcast, mpsc};
+use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 
 /// Silence becomes visible this long after it became true, at the latest.

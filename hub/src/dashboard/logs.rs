@@ -8,10 +8,10 @@ use axum::http::{StatusCode, header};
 use axum::response::sse::{Event, KeepAlive};
 use axum::response::{IntoResponse, Response, Sse};
 use bytes::Bytes;
-use futures_util::Stream;
 use model::DeviceName;
 use std::convert::Infallible;
 use tokio::sync::mpsc;
+use tokio_stream::Stream;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 
