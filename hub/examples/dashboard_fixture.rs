@@ -9,6 +9,7 @@ use hub::store::{Options, PassKind};
 use jiff::{SignedDuration, Timestamp};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -26,7 +27,7 @@ async fn main() -> anyhow::Result<()> {
         seed::TOKEN
     );
     tokio::spawn(live(store.clone()));
-    let dashboard = Dashboard::new(store, Arc::new(seed::Logs), false);
+    let dashboard = Dashboard::new(store, Arc::new(seed::Logs), false, CancellationToken::new());
     axum::serve(listener, router(dashboard)).await?;
     Ok(())
 }

@@ -14,6 +14,7 @@ pub mod dashboard;
 mod enrol;
 mod ingest;
 mod logs;
+mod pages;
 mod problem;
 mod server;
 mod session;

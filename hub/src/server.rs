@@ -2,7 +2,7 @@
 
 use crate::caller::Caller;
 use crate::problem::Refusal;
-use crate::{Hub, api, enrol, logs, session};
+use crate::{Hub, api, enrol, logs, pages, session};
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::routing::{delete, get, post};
@@ -29,6 +29,7 @@ const GRACE: Duration = Duration::from_secs(5);
 const MAX_REQUEST: usize = 256 * 1024;
 
 fn router(hub: Arc<Hub>) -> Router {
+    let pages = pages::router(&hub);
     let devices = Router::new()
         .route("/v1/enrol", post(enrol::enrol))
         .route("/v1/renew", post(enrol::renew))
@@ -61,6 +62,7 @@ fn router(hub: Arc<Hub>) -> Router {
         .fallback(async || Refusal::not_found("there is nothing at this path"))
         .layer(DefaultBodyLimit::max(MAX_REQUEST))
         .with_state(hub)
+        .merge(pages)
 }
 
 /// Serves until `stop` ends.

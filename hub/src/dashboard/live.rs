@@ -185,7 +185,8 @@ pub(super) async fn stream(
             let _ = out.send(Event::default().event("gone").data("log in")).await;
             return;
         }
-        follow(dashboard.store, view, out).await;
+        let store = dashboard.store;
+        dashboard.stop.run_until_cancelled(follow(store, view, out)).await;
     });
     let stream = tokio_stream::StreamExt::map(ReceiverStream::new(events), Ok);
     Sse::new(stream).keep_alive(KeepAlive::default())

@@ -6,7 +6,7 @@ use axum::extract::{FromRequestParts, OptionalFromRequestParts, Query, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
-use axum::{Form, http::Uri};
+use axum::{Form, Json, http::Uri};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use jiff::{SignedDuration, Timestamp};
@@ -20,6 +20,8 @@ const SESSION: SignedDuration = SignedDuration::from_hours(12);
 /// Failed log-ins within [`WINDOW`] before all are held back.
 const MAX_TRIES: usize = 20;
 const WINDOW: SignedDuration = SignedDuration::from_mins(1);
+/// How long a link opens a session.
+const LINK: SignedDuration = SignedDuration::from_mins(5);
 
 /// Failed log-ins of late, so that guessing is slow and cannot flood the audit trail.
 #[derive(Debug, Default)]
@@ -174,12 +176,53 @@ pub(super) async fn submit(
         detail: String::new(),
     };
     dashboard.store.audit(act).await?;
-    let trouble = "This token is not known, or it has expired. `leeward hub token` makes one.";
+    let trouble = "This token is not known, or it has expired. an administrator of the hub can make one.";
     Ok(show(&headers, next, Some(trouble), StatusCode::UNAUTHORIZED))
 }
 
+/// `POST /v1/login-links` with a bearer token: the path of a link that opens one session, once, within five minutes.
+pub(super) async fn link(
+    State(dashboard): State<Dashboard>,
+    headers: HeaderMap,
+) -> Result<Response, PageError> {
+    let token = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    let now = dashboard.store.options().clock.now();
+    if dashboard.tries.spent(now) {
+        return Ok(StatusCode::TOO_MANY_REQUESTS.into_response());
+    }
+    let person = match token {
+        Some(token) => dashboard.store.person(token.trim()).await?,
+        None => None,
+    };
+    let Some(person) = person else {
+        dashboard.tries.failed(now);
+        let problem = serde_json::json!({
+            "reason": "Unauthorized",
+            "message": "this needs a person's bearer token that is known and has not expired",
+        });
+        return Ok((StatusCode::UNAUTHORIZED, Json(problem)).into_response());
+    };
+    let code = secret();
+    let until = now + LINK;
+    dashboard
+        .store
+        .give_pass(&person.name, PassKind::Login, &code, until)
+        .await?;
+    Ok(
+        Json(serde_json::json!({ "path": format!("/login?code={code}"), "expiresAt": until }))
+            .into_response(),
+    )
+}
+
+/// 256 random bits as text.
+fn secret() -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>())
+}
+
 async fn open(dashboard: &Dashboard, person: &Person, next: Option<&str>) -> Result<Response, StoreError> {
-    let secret = BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
+    let secret = secret();
     let until = dashboard.store.options().clock.now() + SESSION;
     dashboard
         .store

@@ -2,6 +2,7 @@
 
 use super::login::Viewer;
 use super::{Dashboard, LogTail, PageError};
+use crate::store::Act;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
@@ -20,23 +21,35 @@ const MAX_LINE: usize = 64 * 1024;
 /// Lines that a person is shown at most at once.
 const MAX_LINES: u32 = 5000;
 
-async fn known(dashboard: &Dashboard, name: &str) -> Result<DeviceName, PageError> {
+/// The device of this name; that its output is asked for is written into the audit trail.
+async fn known(
+    dashboard: &Dashboard,
+    viewer: &Viewer,
+    name: &str,
+    tail: &LogTail,
+) -> Result<DeviceName, PageError> {
     let missing = || PageError::NoSuchDevice(name.to_owned());
     let device = name.parse().map_err(|_| missing())?;
-    match dashboard.store.device(&device).await? {
-        Some(_) => Ok(device),
-        None => Err(missing()),
-    }
+    dashboard.store.device(&device).await?.ok_or_else(missing)?;
+    let act = Act {
+        who: viewer.person.name.clone(),
+        action: "logs.read".into(),
+        target: format!("{device}/{}/{}", tail.namespace, tail.pod),
+        outcome: "ok".into(),
+        detail: format!("container {}, by the dashboard", tail.container),
+    };
+    dashboard.store.audit(act).await?;
+    Ok(device)
 }
 
 /// `GET /devices/{name}/logs?namespace=&pod=&container=`: the last lines as plain text, for pages without scripts.
 pub(super) async fn text(
-    _viewer: Viewer,
+    viewer: Viewer,
     State(dashboard): State<Dashboard>,
     Path(name): Path<String>,
     Query(mut tail): Query<LogTail>,
 ) -> Result<Response, PageError> {
-    let device = known(&dashboard, &name).await?;
+    let device = known(&dashboard, &viewer, &name, &tail).await?;
     tail.lines = tail.lines.min(MAX_LINES);
     tail.follow = false;
     let kind = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
@@ -53,12 +66,12 @@ pub(super) async fn text(
 
 /// `GET /devices/{name}/logs/stream?namespace=&pod=&container=`: `lines` events, each a JSON list, then one `end`.
 pub(super) async fn stream(
-    _viewer: Viewer,
+    viewer: Viewer,
     State(dashboard): State<Dashboard>,
     Path(name): Path<String>,
     Query(mut tail): Query<LogTail>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, PageError> {
-    let device = known(&dashboard, &name).await?;
+    let device = known(&dashboard, &viewer, &name, &tail).await?;
     tail.lines = tail.lines.min(MAX_LINES);
     tail.follow = true;
     let (out, events) = mpsc::channel(16);

@@ -30,6 +30,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 /// Which container's output.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +73,7 @@ pub struct Dashboard {
     store: Store,
     logs: Arc<dyn LogSource>,
     secure: bool,
+    stop: CancellationToken,
     tries: Arc<login::Tries>,
 }
 
@@ -85,11 +87,13 @@ impl std::fmt::Debug for Dashboard {
 
 impl Dashboard {
     /// `secure` marks the session's cookie for TLS only: true unless the hub is served as plain HTTP on loopback.
-    pub fn new(store: Store, logs: Arc<dyn LogSource>, secure: bool) -> Self {
+    /// Streams end with `stop`, so that a page left open holds up no one.
+    pub fn new(store: Store, logs: Arc<dyn LogSource>, secure: bool, stop: CancellationToken) -> Self {
         Self {
             store,
             logs,
             secure,
+            stop,
             tries: Arc::default(),
         }
     }
@@ -101,7 +105,8 @@ impl FromRef<Dashboard> for Store {
     }
 }
 
-/// The routes of all pages: `/`, `/devices/{name}`, `/audit`, `/login`, `/logout`, `/theme`, `/events/stream`, `/assets`.
+/// The routes of all pages: `/`, `/devices/{name}`, `/audit`, `/login`, `/logout`, `/theme`, `/events/stream`,
+/// `/assets`; and `POST /v1/login-links`, by which a tool that holds a bearer token opens a browser for its person.
 pub fn router(dashboard: Dashboard) -> Router {
     Router::new()
         .route("/", get(fleet::page))
@@ -112,6 +117,7 @@ pub fn router(dashboard: Dashboard) -> Router {
         .route("/audit", get(audit::page))
         .route("/login", get(login::form).post(login::submit))
         .route("/logout", post(login::logout))
+        .route("/v1/login-links", post(login::link))
         .route("/theme", post(layout::set_theme))
         .route("/assets/{version}/{file}", get(assets::serve))
         .layer(map_response(harden))

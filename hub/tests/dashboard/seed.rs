@@ -491,6 +491,7 @@ async fn tell(store: &Store, clock: &FakeClock, made: &Made, last: Timestamp) {
     let certificate = NewCertificate {
         serial: model::Digest::of(made.name.as_bytes()).hex()[..32].into(),
         kind: "operational".into(),
+        key: String::new(),
         not_after: last + SignedDuration::from_hours(24 * 90),
     };
     store

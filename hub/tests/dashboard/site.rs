@@ -8,6 +8,7 @@ use hub::store::{Options, PassKind, Store};
 use jiff::{SignedDuration, Timestamp};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 /// A hub's dashboard with the seeded fleet, on loopback.
 pub struct Site {
@@ -29,7 +30,12 @@ impl Site {
         let store = seed::seed(dir.path(), options).await;
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
-        let dashboard = Dashboard::new(store.clone(), Arc::new(seed::Logs), false);
+        let dashboard = Dashboard::new(
+            store.clone(),
+            Arc::new(seed::Logs),
+            false,
+            CancellationToken::new(),
+        );
         let server = tokio::spawn(async move { axum::serve(listener, router(dashboard)).await.unwrap() });
         Self {
             store,
