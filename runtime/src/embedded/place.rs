@@ -21,15 +21,18 @@ pub(super) struct Places {
 }
 
 impl Places {
-    /// Answers DNS from now on, as long as this lives.
+    /// Answers DNS and looks after the network from now on, as long as this lives.
     pub(super) fn new(network: Option<Network>) -> Self {
         let resolver = network.clone().map(|network| {
             let serve = async move {
-                loop {
-                    network.serve_dns().await;
-                    tracing::warn!("the resolver of the pod network ended; starting it again");
-                    tokio::time::sleep(AGAIN).await;
-                }
+                let resolve = async {
+                    loop {
+                        network.serve_dns().await;
+                        tracing::warn!("the resolver of the pod network ended; starting it again");
+                        tokio::time::sleep(AGAIN).await;
+                    }
+                };
+                tokio::join!(resolve, network.keep_up())
             };
             tokio::spawn(serve).abort_handle()
         });

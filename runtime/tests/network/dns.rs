@@ -1,11 +1,10 @@
 //! Pods' DNS, asked by dig, forwarded to dnsmasq.
 
-use super::rig::{OUTSIDE, Place, addresses, config, on_device, outside, run, service};
+use super::rig::{OUTSIDE, Place, addresses, config, eventually, on_device, outside, run, service};
 use model::PodId;
 use runtime::embedded::network::Network;
 use std::collections::BTreeMap;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 /// A program that ends with the test.
 struct Running(Child);
@@ -85,20 +84,13 @@ fn resolver(outside: &Place) -> Running {
     Running(child)
 }
 
-async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let start = Instant::now();
-    while !holds().await {
-        assert!(start.elapsed() < Duration::from_secs(30), "never: {what}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
 #[test]
 fn netns_dns_knows_services_and_pods_with_no_way_out() {
     on_device(async || {
         let state = tempfile::tempdir().unwrap();
         let network = Network::open(config(&state)).unwrap();
         let dns = tokio::spawn(network.serve_dns());
+        let second = tokio::spawn(network.serve_dns());
         let (a, b) = (Place::new("a"), Place::new("b"));
         let (ip_a, ip_b) = (a.attach(&network, &[]).await, b.attach(&network, &[]).await);
         let mut headless = service("peers", &[&a, &b]);
@@ -133,6 +125,11 @@ fn netns_dns_knows_services_and_pods_with_no_way_out() {
         assert_eq!(ask(&[&name]).await, format!("NOERROR {ip_b}"));
         assert_eq!(ask(&["-x", &ip_b.to_string()]).await, format!("NOERROR {name}."));
 
+        assert!(!second.is_finished(), "a second one waits for its turn");
+        dns.abort();
+        let of_second = async || ask(&["web.default.svc.cluster.local"]).await == web;
+        eventually("the second one answers", of_second).await;
+
         // The search list and options that containers get lead there, too.
         let resolv = network.resolv_conf("default");
         assert!(resolv.contains("search default.svc.cluster.local svc.cluster.local cluster.local\n"));
@@ -145,7 +142,6 @@ fn netns_dns_knows_services_and_pods_with_no_way_out() {
             .unwrap();
         assert_eq!(ask(&[&name]).await, "NXDOMAIN");
         assert_eq!(ask(&["peers.default.svc.cluster.local"]).await, "NXDOMAIN");
-        dns.abort();
     });
 }
 

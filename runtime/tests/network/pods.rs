@@ -1,13 +1,13 @@
 //! Pods, Services and ports of the device.
 
 use super::rig::{
-    DEVICE, OUTSIDE, Place, addresses, call, call_udp, config, host_port, on_device, outside, run, seen,
-    service,
+    DEVICE, OUTSIDE, Place, addresses, call, call_udp, config, eventually, host_port, keeps_sending_until,
+    on_device, outside, run, seen, service,
 };
 use model::Protocol;
 use runtime::embedded::network::{HostPort, Network, NetworkError, ServiceId};
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 
 #[test]
 fn netns_pods_talk_without_a_default_route() {
@@ -352,5 +352,87 @@ fn netns_a_range_that_the_devices_network_uses_is_refused() {
             "{text}"
         );
         assert!(!run("ip", &["-o", "link"]).contains("leeward0"), "half-made");
+    });
+}
+
+#[test]
+fn netns_a_sender_of_datagrams_finds_each_new_pod() {
+    on_device(async || {
+        let state = tempfile::tempdir().unwrap();
+        let network = Network::open(config(&state)).unwrap();
+        let outside = outside();
+        let syslog = HostPort {
+            protocol: Protocol::Udp,
+            ..host_port(5140, 8080)
+        };
+        // It sends before there is a pod; the kernel remembers that it leads nowhere, for as long as it sends.
+        let sender = outside.inside(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap());
+        sender.connect((DEVICE, 5140)).unwrap();
+        sender.send(b"?").unwrap();
+        let (a, b) = (Place::new("a"), Place::new("b"));
+        let ports = [syslog];
+        let ip_a = a.attach(&network, &ports).await;
+        a.serve_udp(8080);
+        keeps_sending_until(&sender, "a ");
+        network.detach(&a.id).await.unwrap();
+        let ip_b = b.attach(&network, &ports).await;
+        b.serve_udp(8080);
+        keeps_sending_until(&sender, "b ");
+
+        let ip_a2 = a.attach(&network, &[]).await;
+        assert_ne!(ip_a2, ip_a);
+        let all = addresses(&[(&a, ip_a2), (&b, ip_b)]);
+        let mut log = service("log", &[&b]);
+        log.ports[0].protocol = Protocol::Udp;
+        log.ports[0].node_port = Some(30514);
+        network.publish(&[log.clone()], &all).await.unwrap();
+        let by_node = outside.inside(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap());
+        by_node.connect((DEVICE, 30514)).unwrap();
+        let by_address = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+        let address = network.service_address(&ServiceId::of(&log)).unwrap();
+        by_address.connect((address, 80)).unwrap();
+        keeps_sending_until(&by_node, "b ");
+        keeps_sending_until(&by_address, "b ");
+        log.endpoints = vec![a.id.clone()];
+        network.publish(&[log], &all).await.unwrap();
+        keeps_sending_until(&by_node, "a ");
+        keeps_sending_until(&by_address, "a ");
+    });
+}
+
+#[test]
+fn netns_what_other_programs_take_away_is_put_back() {
+    on_device(async || {
+        let state = tempfile::tempdir().unwrap();
+        let network = Network::open(config(&state)).unwrap();
+        let outside = outside();
+        let pod = Place::new("pod");
+        let ip = pod.attach(&network, &[host_port(8000, 8080)]).await;
+        pod.serve(8080);
+        let web = service("web", &[&pod]);
+        network
+            .publish(std::slice::from_ref(&web), &addresses(&[(&pod, ip)]))
+            .await
+            .unwrap();
+        let address = network.service_address(&ServiceId::of(&web)).unwrap();
+        let upkeep = tokio::spawn(network.keep_up());
+
+        // What `systemctl reload nftables` does.
+        run("nft", &["flush", "ruleset"]);
+        assert!(outside.call((DEVICE, 8000)).is_err());
+        eventually("the rules are back", async || {
+            outside.call((DEVICE, 8000)).is_ok()
+        })
+        .await;
+        assert!(call((address, 80)).is_ok());
+
+        // Docker starts after us.
+        run("iptables", &["-P", "FORWARD", "DROP"]);
+        eventually("pods pass the new policy", async || {
+            run("iptables", &["-S", "FORWARD"]).contains("leeward0")
+        })
+        .await;
+        assert!(outside.call((DEVICE, 8000)).is_ok());
+        upkeep.abort();
     });
 }

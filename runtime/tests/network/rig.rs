@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Generous: the machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -132,6 +132,33 @@ pub fn call_udp(to: impl Into<SocketAddr>) -> std::io::Result<String> {
     let mut buffer = [0; 64];
     let length = socket.recv(&mut buffer)?;
     Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
+}
+
+/// Asks by datagram again and again from one socket, as a sensor sends, until `who` answers.
+#[track_caller]
+pub fn keeps_sending_until(socket: &UdpSocket, who: &str) {
+    socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    let start = Instant::now();
+    let mut buffer = [0; 64];
+    loop {
+        // Refused or lost: it goes on sending.
+        let _sent = socket.send(b"?");
+        if let Ok(length) = socket.recv(&mut buffer)
+            && buffer[..length].starts_with(who.as_bytes())
+        {
+            return;
+        }
+        assert!(start.elapsed() < PATIENCE, "{who} never answered");
+    }
+}
+
+/// Waits until `holds`.
+pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let start = Instant::now();
+    while !holds().await {
+        assert!(start.elapsed() < Duration::from_secs(30), "never: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// A machine on the device's own network: 192.0.2.2, the device is 192.0.2.1; no route leads further.

@@ -90,6 +90,22 @@ impl Firewall {
         }
     }
 
+    /// Whether the table is there with the rules that lead to Services and ports.
+    pub fn is_whole(&self) -> Result<bool, NetworkError> {
+        let output = program("nft")
+            .args(["list", "table", "ip", &self.bridge])
+            .output()
+            .map_err(|source| NetworkError::NoNft { source })?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let rules = [
+            "jump dispatch",
+            "vmap @services",
+            "vmap @node-ports",
+            "@hairpin masquerade",
+        ];
+        Ok(output.status.success() && rules.iter().all(|rule| text.contains(rule)))
+    }
+
     /// Replaces everything at once by these ports and Services.
     pub fn rebuild(&self, ports: &[Forwarded], fronts: &[Front]) -> Result<(), NetworkError> {
         let mut text = format!("{}{}{}", self.removal(), self.skeleton(), self.rules());

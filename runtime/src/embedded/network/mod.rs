@@ -8,6 +8,7 @@
 //! Never: makes or keeps a pod's namespace, decides what runs, or touches another's nftables table (a rule that
 //! lets pods' packets pass goes into iptables' `FORWARD` and `INPUT` only where these would drop them).
 
+mod bridge;
 mod cidr;
 mod dns;
 mod error;
@@ -16,8 +17,10 @@ mod foreign;
 mod leases;
 mod netlink;
 pub mod netns;
+mod nfnetlink;
 mod ports;
 mod services;
+mod upkeep;
 
 pub use cidr::{BadCidr, Cidr};
 pub use error::NetworkError;
@@ -29,8 +32,9 @@ use firewall::{Firewall, Forwarded, Front};
 use leases::{Lease, Leases};
 use model::{PodId, ServiceRun};
 use netlink::Netlink;
+use nfnetlink::Netfilter;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::fs::File;
 use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -110,6 +114,8 @@ struct Inner {
     firewall: Firewall,
     state: Mutex<State>,
     zone: Arc<RwLock<Zone>>,
+    /// Held by the one that answers DNS.
+    answering: tokio::sync::Mutex<()>,
 }
 
 /// What changes; one change at a time.
@@ -117,9 +123,12 @@ struct Inner {
 struct State {
     leases: Leases,
     netlink: Netlink,
+    netfilter: Netfilter,
     bridge: u32,
     /// What the table holds for Services; unknown until the first publication of this process.
     published: Option<Vec<Front>>,
+    /// The generation of the rules in which all of ours were last seen.
+    seen: Option<u32>,
 }
 
 impl Network {
@@ -131,8 +140,9 @@ impl Network {
         let leases = Leases::open(&config.state_dir, config.pod_cidr, config.service_cidr)?;
         let gateway = leases.gateway();
         let mut netlink = Netlink::open().map_err(failed("open rtnetlink"))?;
-        refuse_overlap(&config, &leases, &mut netlink)?;
-        let bridge = ensure_bridge(&config, gateway, &mut netlink)?;
+        let netfilter = Netfilter::open().map_err(failed("open netfilter's netlink"))?;
+        bridge::refuse_overlap(&config, &leases, &mut netlink)?;
+        let bridge = bridge::ensure_bridge(&config, gateway, &mut netlink)?;
         let firewall = Firewall {
             bridge: config.bridge.clone(),
             pods: config.pod_cidr,
@@ -145,8 +155,10 @@ impl Network {
         let state = State {
             leases,
             netlink,
+            netfilter,
             bridge,
             published: None,
+            seen: None,
         };
         Ok(Self {
             inner: Arc::new(Inner {
@@ -155,6 +167,7 @@ impl Network {
                 firewall,
                 state: Mutex::new(state),
                 zone: Arc::new(RwLock::new(zone)),
+                answering: tokio::sync::Mutex::default(),
             }),
         })
     }
@@ -221,11 +234,32 @@ impl Network {
     }
 
     /// Answers DNS on the gateway's address, UDP and TCP port 53. Ends only when it cannot listen; run it in a
-    /// task that starts it again, as it holds nothing but a cache.
+    /// task that starts it again, as it holds nothing but a cache. A second one waits for the first to be dropped.
     pub fn serve_dns(&self) -> impl Future<Output = ()> + Send + 'static {
-        let listen = SocketAddr::from((self.inner.gateway, 53));
-        let upstreams = dns::Upstreams::new(self.inner.config.dns.clone(), listen.ip());
-        dns::serve(listen, self.inner.zone.clone(), upstreams)
+        let inner = self.inner.clone();
+        async move {
+            let _only = inner.answering.lock().await;
+            let listen = SocketAddr::from((inner.gateway, 53));
+            let upstreams = dns::Upstreams::new(inner.config.dns.clone(), listen.ip());
+            dns::serve(listen, inner.zone.clone(), upstreams).await;
+        }
+    }
+
+    /// Puts back what others took away: a firewall's reload often flushes every table (`nft flush ruleset`), and
+    /// Docker sets its policies when it starts. Looks every few seconds, at the cost of one small question to the
+    /// kernel while nothing changes. Never ends; run it in a task.
+    pub fn keep_up(&self) -> impl Future<Output = ()> + Send + 'static {
+        let network = self.clone();
+        async move {
+            let mut tick = tokio::time::interval(upkeep::INTERVAL);
+            tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                tick.tick().await;
+                if let Err(err) = network.blocking(Inner::put_back).await {
+                    tracing::warn!(error = kit::chain(&err), "the pod network is not as it should be");
+                }
+            }
+        }
     }
 
     /// Removes the bridge, all links to pods, the table and the leases. `ip_forward` stays on: by now another
@@ -287,6 +321,7 @@ impl Inner {
         }
         self.zone()
             .set_pods(state.leases.pods().map(|l| (l.address, l.pod.clone())));
+        self.forget_stray_flows(&mut state, ports, Some(address));
         Ok(address)
     }
 
@@ -401,6 +436,7 @@ impl Inner {
             .and_then(|link| link.map_or(Ok(()), |link| state.netlink.remove_link(link.index)))
             .map_err(failed(format!("remove link {name} of pod {pod}")))?;
         state.leases.take_back(pod)?;
+        self.forget_stray_flows(state, &lease.ports, None);
         self.zone()
             .set_pods(state.leases.pods().map(|l| (l.address, l.pod.clone())));
         Ok(())
@@ -444,6 +480,7 @@ impl Inner {
                 self.firewall.rebuild(&ports, &fronts)?;
             }
         }
+        self.forget_moved_flows(&mut state, &fronts);
         state.published = Some(fronts);
         self.zone()
             .set_services(services::zone_entries(&services, addresses, &state.leases));
@@ -503,77 +540,4 @@ fn has_address(inside: &mut Netlink, address: Ipv4Addr) -> io::Result<bool> {
 fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> NetworkError {
     let what = what.into();
     move |source| NetworkError::Link { what, source }
-}
-
-/// A range that the device's own network uses would cut it off. A network that moved into a range of ours later
-/// is only told: the pods must start all the same.
-fn refuse_overlap(
-    config: &NetworkConfig,
-    leases: &Leases,
-    netlink: &mut Netlink,
-) -> Result<(), NetworkError> {
-    let own = netlink
-        .link(&config.bridge)
-        .map_err(failed("look for the bridge"))?
-        .map(|link| link.index);
-    let assigned = netlink.addresses().map_err(failed("list addresses"))?;
-    for held in assigned.iter().filter(|held| Some(held.link) != own) {
-        let network = Cidr::around(held.address, held.prefix);
-        for range in [config.pod_cidr, config.service_cidr] {
-            if !range.overlaps(network) {
-                continue;
-            }
-            let err = NetworkError::RangeInUse {
-                range,
-                address: held.address,
-                prefix: held.prefix,
-            };
-            if leases.pods().next().is_none() {
-                return Err(err);
-            }
-            tracing::warn!(error = %err, "addresses may be out of reach");
-        }
-    }
-    Ok(())
-}
-
-fn ensure_bridge(
-    config: &NetworkConfig,
-    gateway: Ipv4Addr,
-    netlink: &mut Netlink,
-) -> Result<u32, NetworkError> {
-    let name = &config.bridge;
-    let mut make = || -> io::Result<u32> {
-        let bridge = match netlink.link(name)? {
-            Some(link) => link,
-            None => {
-                netlink.add_bridge(name, gateway)?;
-                netlink.link(name)?.ok_or(io::ErrorKind::NotFound)?
-            }
-        };
-        netlink.add_address(bridge.index, gateway, config.pod_cidr.prefix())?;
-        netlink.set_up(bridge.index)?;
-        // Without a route the device itself could not reach a Service while it has no default route.
-        netlink.add_route(config.service_cidr, bridge.index, None)?;
-        Ok(bridge.index)
-    };
-    let index = make().map_err(failed(format!("make bridge {name}")))?;
-    let settings = PathBuf::from("/proc/sys/net/ipv4");
-    set(&settings.join("ip_forward"))?;
-    // Lets 127.0.0.1:hostPort reach a pod; the table's guard keeps pods from the device's loopback.
-    set(&settings.join("conf").join(name).join("route_localnet"))?;
-    Ok(index)
-}
-
-/// Turns a kernel setting of the calling thread's network namespace on.
-fn set(path: &Path) -> Result<(), NetworkError> {
-    let wrong = |source| NetworkError::Setting {
-        path: path.to_owned(),
-        source,
-    };
-    // Written only where needed: a read-only /proc/sys may be set up right.
-    if fs::read_to_string(path).map_err(wrong)?.trim() == "1" {
-        return Ok(());
-    }
-    fs::write(path, "1").map_err(wrong)
 }
