@@ -10,12 +10,14 @@
 
 mod ancestry;
 mod compact;
+mod connection;
 mod error;
 mod fetch;
 mod files;
 mod ignore;
 mod range;
 mod repository;
+mod resolve;
 mod spec;
 mod transport;
 

@@ -7,6 +7,7 @@
 use crate::SourceError;
 use crate::error::disk;
 use gix::ObjectId;
+use gix::objs::tree::EntryKind;
 use kit::disk as durable;
 use model::Revision;
 use rustix::fs::FlockOperation;
@@ -87,6 +88,17 @@ impl Folder {
         let path = self.repository(number);
         remove_dir(&path)?;
         Ok((number, Store::create(&path)?))
+    }
+
+    /// An empty repository in place of the one in use.
+    pub(crate) fn start_over(&mut self) -> Result<Store, SourceError> {
+        let (number, store) = self.next_store()?;
+        self.commit(State {
+            repository: number,
+            ..self.state.clone()
+        })?;
+        self.remove_others().map_err(disk("clean", &self.path))?;
+        Ok(store)
     }
 
     /// Removes every repository but the one in use.
@@ -181,8 +193,13 @@ impl Store {
         self.repo.git_dir()
     }
 
-    fn packs(&self) -> PathBuf {
+    pub(crate) fn packs(&self) -> PathBuf {
         self.path().join("objects").join("pack")
+    }
+
+    /// The list of commits whose parents are not here.
+    pub(crate) fn shallow_file(&self) -> PathBuf {
+        self.path().join("shallow")
     }
 
     /// Removes what a power cut or a killed process may have left, and derives references and shallow commits.
@@ -258,7 +275,7 @@ impl Store {
                 }
             }
         }
-        let path = self.path().join("shallow");
+        let path = self.shallow_file();
         let lines: String = shallow.iter().map(|id| format!("{id}\n")).collect();
         let have = durable::read_if_there(&path)
             .map_err(disk("read", &path))?
@@ -273,6 +290,44 @@ impl Store {
     /// Whether the object is here.
     pub(crate) fn has(&self, id: ObjectId) -> bool {
         self.repo.has_object(id)
+    }
+
+    /// Objects that `commit` leads to and that are not here, `most` at most. Below a missing folder nothing is known.
+    pub(crate) fn missing(&self, commit: ObjectId, most: usize) -> Result<Vec<ObjectId>, SourceError> {
+        let damaged = |err: &dyn std::error::Error| SourceError::Damaged {
+            commit: commit.to_string(),
+            why: err.to_string(),
+        };
+        let object = self.repo.find_object(commit).map_err(|err| damaged(&err))?;
+        if object.kind != gix::objs::Kind::Commit {
+            return Ok(vec![]);
+        }
+        let root = object.try_to_commit_ref().map_err(|err| damaged(&err))?.tree();
+        let mut seen = HashSet::from([root]);
+        let mut todo = vec![root];
+        let mut missing = Vec::new();
+        while let Some(id) = todo.pop() {
+            if missing.len() >= most {
+                break;
+            }
+            let Some(tree) = self.repo.try_find_object(id).map_err(|err| damaged(&err))? else {
+                missing.push(id);
+                continue;
+            };
+            let tree = tree.try_into_tree().map_err(|err| damaged(&err))?;
+            for entry in tree.decode().map_err(|err| damaged(&err))?.entries {
+                let id = entry.oid.to_owned();
+                match entry.mode.kind() {
+                    EntryKind::Commit => {}
+                    _ if !seen.insert(id) => {}
+                    EntryKind::Tree => todo.push(id),
+                    _ if !self.has(id) => missing.push(id),
+                    _ => {}
+                }
+            }
+        }
+        missing.truncate(most);
+        Ok(missing)
     }
 
     /// A commit's parents as it names them, here or not; `None` where it cannot be read.

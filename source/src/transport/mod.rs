@@ -85,6 +85,13 @@ impl<'a> Wire<'a> {
         io::Error::other(text)
     }
 
+    /// Whether a transport has failed; gix may have made the best of it.
+    pub(crate) fn broken(&self) -> Option<gix::Error> {
+        let cause = self.cause.borrow();
+        let text = cause.as_ref()?.to_string();
+        Some(gix::Error::from_error(io::Error::other(text)))
+    }
+
     /// The error behind what gix reports.
     pub(crate) fn explain(&self, err: &gix::Error) -> SourceError {
         if let Some(cause) = self.cause.borrow_mut().take() {
@@ -123,14 +130,18 @@ pub(crate) fn chain(err: &(dyn Error + 'static)) -> String {
     kit::chain(err).split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
+/// What leads to a server.
+#[derive(Clone, Copy)]
+pub(crate) struct Way<'a> {
+    pub spec: &'a GitSpec,
+    pub address: &'a Address,
+    /// For an HTTP address.
+    pub session: Option<&'a Session<'a>>,
+}
+
 /// Connects. For HTTP nothing is sent yet.
-pub(crate) fn connect<'a>(
-    spec: &GitSpec,
-    address: &Address,
-    wire: &'a Wire<'a>,
-    session: Option<&'a Session<'a>>,
-) -> Result<Box<dyn Transport + 'a>, SourceError> {
-    match (address, session) {
+pub(crate) fn connect<'a>(way: Way<'a>, wire: &'a Wire<'a>) -> Result<Box<dyn Transport + 'a>, SourceError> {
+    match (way.address, way.session) {
         (Address::Http(url), Some(session)) => Ok(Box::new(http::transport(session, url)?)),
         (Address::Http(_), None) => unreachable!("an HTTP address comes with its session"),
         (
@@ -142,7 +153,7 @@ pub(crate) fn connect<'a>(
             },
             _,
         ) => {
-            let GitAuth::Ssh { key, known_hosts } = &spec.auth else {
+            let GitAuth::Ssh { key, known_hosts } = &way.spec.auth else {
                 unreachable!("GitSpec::check lets no other credentials pass for ssh")
             };
             let server = process::Server {

@@ -305,3 +305,66 @@ fn the_test_server_takes_pushes_from_its_writer_only() {
         up.head()
     );
 }
+
+#[test]
+fn a_clone_that_breaks_goes_on_where_it_was() {
+    let (up, device) = (Upstream::new(), Device::new());
+    for i in 0..60 {
+        let path = up.work().join(format!("apps/{}/{i}.txt", i % 7));
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, noise(20_000, i + 1)).unwrap();
+    }
+    up.commit_all("much");
+    let server = serve(&up, Options::default());
+    let url = server.url("repo.git");
+    let faults = server.faults();
+    let mut tries = 0;
+    let fetched = loop {
+        faults.cut_after.store(150_000, Ordering::Relaxed);
+        // A new process each time, as after a power cut.
+        match fetch(&mut device.open(spec(&url))) {
+            Ok(fetched) => break fetched,
+            Err(err) => assert!(matches!(err, SourceError::Cut { .. }), "{err:?}"),
+        }
+        tries += 1;
+        assert!(tries < 20, "no progress");
+    };
+    let whole = 60 * 20_000 * 85 / 100;
+    let sent = faults.sent.load(Ordering::Relaxed);
+    assert!(tries >= whole / 150_000, "{tries} tries");
+    assert!(
+        sent < whole * 14 / 10,
+        "{sent} bytes sent for a repository of about {whole}"
+    );
+    assert_eq!(fetched.tree.unwrap().len(), 60);
+    faults.cut_after.store(NEVER, Ordering::Relaxed);
+    up.commit("apps/0/0.txt", "small");
+    let next = fetch(&mut device.open(spec(&url))).unwrap();
+    assert!(
+        next.moved == Moved::Forward && next.bytes_received < 3_000,
+        "{next:?}"
+    );
+}
+
+#[test]
+fn a_broken_clone_of_another_commit_is_no_ground_to_build_upon() {
+    let (up, device) = (Upstream::new(), Device::new());
+    for i in 0..10 {
+        std::fs::write(up.work().join(format!("{i}.txt")), noise(20_000, i + 1)).unwrap();
+    }
+    let first = up.commit_all("much");
+    let server = serve(&up, Options::default());
+    let url = server.url("repo.git");
+    server.faults().cut_after.store(90_000, Ordering::Relaxed);
+    fetch(&mut device.open(spec(&url))).unwrap_err();
+    server.faults().cut_after.store(NEVER, Ordering::Relaxed);
+    let second = up.commit("0.txt", "changed");
+    let mut source = device.open(spec(&url));
+    assert_eq!(fetch(&mut source).unwrap().revision.commit, second);
+    assert!(source.load(&first).is_err());
+    up.git(&["reset", "-q", "--hard", &first]);
+    up.push();
+    let back = fetch(&mut source).unwrap();
+    assert_eq!(back.moved, Moved::Backward { from: second });
+    assert_eq!(back.tree.unwrap().len(), 10);
+}

@@ -150,8 +150,18 @@ fn a_deploy_key_and_a_pinned_host_key_fetch_and_follow() {
         assert_eq!(fetched.moved, Moved::Forward, "{more:?}");
         assert_eq!(text(&fetched.tree.unwrap(), "a.yaml").unwrap(), "2");
 
-        // A commit that no reference names is given by servers of version 2.
+        // An annotated tag is an object of its own, which version 0 has to be asked for.
         drop(source);
+        up.git(&["tag", "-a", "-m", "release", "v1.0.0"]);
+        up.git(&["push", "-q", "origin", "v1.0.0"]);
+        let mut spec = sshd.spec(&up);
+        spec.reference = GitRef::Semver("1.x".to_owned());
+        let other = Device::new();
+        let mut source = other.open(spec);
+        assert_eq!(fetch(&mut source).unwrap().revision.commit, up.head());
+        assert_eq!(fetch(&mut source).unwrap().moved, Moved::Unchanged);
+
+        // A commit that no reference names is given by servers of version 2.
         let mut spec = sshd.spec(&up);
         spec.reference = GitRef::Commit(pinned);
         let other = Device::new();
