@@ -122,7 +122,7 @@ impl Hub {
         target: &str,
         refusal: &Refusal,
     ) {
-        let Some(before) = self.quiet().note(caller.address.ip(), action) else {
+        let Some(before) = self.quiet().note(caller.address.ip(), &format!("{who} {action}")) else {
             return;
         };
         let detail = match before {

@@ -26,7 +26,7 @@ pub(crate) async fn enrol(
         tracing::warn!(device = %request.device, address = %caller.address, refusal = %refusal.problem, "enrolment refused");
         hub.refused(
             &caller,
-            request.device.as_str(),
+            "unknown",
             "device.enrol",
             request.device.as_str(),
             refusal,

@@ -15,6 +15,7 @@ use identity::Peer;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::server::TlsStream;
@@ -128,10 +129,16 @@ async fn serve(
     let stop = hub.tasks.stop();
     // Answers are small and wait for nothing.
     let _ = tcp.set_nodelay(true);
-    let handshake = tokio_rustls::TlsAcceptor::from(hub.tls.config()).accept(tcp);
+    let handshake = tokio_rustls::TlsAcceptor::from(hub.tls.config())
+        .accept(tcp)
+        .into_fallible();
     let stream = match tokio::time::timeout(HANDSHAKE_WITHIN, handshake).await {
         Err(_) => return tracing::debug!(%address, "the TLS handshake took too long"),
-        Ok(Err(err)) => return handshake_failed(&hub, address, &err).await,
+        Ok(Err((err, tcp))) => {
+            drop(permit);
+            let_the_alert_through(tcp).await;
+            return handshake_failed(&hub, address, &err).await;
+        }
         Ok(Ok(stream)) => stream,
     };
     drop(permit);
@@ -162,6 +169,15 @@ async fn serve(
             let _ = connection.await;
         }
     }
+}
+
+/// Closing a socket with unread bytes resets the connection, and a reset may overtake the alert that tells the device
+/// to renew. So read what it still sends, for a moment.
+async fn let_the_alert_through(mut tcp: TcpStream) {
+    let _ = tcp.shutdown().await;
+    let (mut rest, mut nowhere) = (tcp.take(64 * 1024), tokio::io::sink());
+    let drain = tokio::io::copy(&mut rest, &mut nowhere);
+    let _ = tokio::time::timeout(Duration::from_secs(1), drain).await;
 }
 
 fn tower_service(

@@ -203,6 +203,10 @@ impl Authority {
         Ok(authority)
     }
 
+    pub(crate) fn clock(&self) -> Arc<dyn Clock> {
+        self.clock.clone()
+    }
+
     /// The trust domain.
     pub fn domain(&self) -> &str {
         &self.kept.domain

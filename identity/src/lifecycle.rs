@@ -79,8 +79,8 @@ impl Failure {
         }
         match (reason, retry_after) {
             (Some("Revoked"), _) => Self::Revoked,
-            (Some("CertificateExpired"), _) => Self::OwnExpired,
-            (Some("TokenUsed" | "TokenExpired" | "TokenUnknown" | "NameTaken"), _) => {
+            (Some("CertificateExpired" | "CertificateUnknown"), _) => Self::OwnExpired,
+            (Some("TokenUsed" | "TokenExpired" | "TokenUnknown" | "TokenForOtherClass" | "NameTaken"), _) => {
                 Self::TokenRefused(told)
             }
             (_, Some(time)) => Self::Throttled(time),
@@ -193,6 +193,11 @@ impl Lifecycle {
                 Step::NeedToken { why }
             };
         };
+        if held.identity_until < now && !self.time_asked {
+            // Ten years are long: more likely the clock is wrong.
+            self.time_asked = true;
+            return Step::Do(Action::LearnTime);
+        }
         if held.identity_until < now {
             let why = format!("the identity certificate ended at {}", held.identity_until);
             return if self.token {
@@ -220,6 +225,9 @@ impl Lifecycle {
     }
 
     fn after_failure(&mut self, action: Action, failure: Failure, now: Timestamp) -> Step {
+        if action == Action::LearnTime {
+            self.time_asked = false;
+        }
         match failure {
             Failure::HubExpired if !self.time_asked && action != Action::Enrol => {
                 self.time_asked = true;

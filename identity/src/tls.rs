@@ -5,6 +5,8 @@
 
 use crate::authority::{Authority, AuthorityError};
 use crate::time::TimeKeeper;
+use jiff::Timestamp;
+use kit::Clock;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{WebPkiServerVerifier, verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::{CryptoProvider, ring};
@@ -176,11 +178,25 @@ fn validity(certificate: &CertificateDer<'_>) -> Result<(u64, u64), rustls::Erro
 #[derive(Debug)]
 struct Keeper(Arc<TimeKeeper>);
 
+/// Lets rustls ask the hub's clock for the time.
+#[derive(Debug)]
+struct HubClock(Arc<dyn Clock>);
+
 impl rustls::time_provider::TimeProvider for Keeper {
     fn current_time(&self) -> Option<UnixTime> {
-        let seconds = u64::try_from(self.0.now().as_second()).ok()?;
-        Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
+        unix(self.0.now())
     }
+}
+
+impl rustls::time_provider::TimeProvider for HubClock {
+    fn current_time(&self) -> Option<UnixTime> {
+        unix(self.0.now())
+    }
+}
+
+fn unix(time: Timestamp) -> Option<UnixTime> {
+    let seconds = u64::try_from(time.as_second()).ok()?;
+    Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
 }
 
 /// What a device shows: certificate chain and key, both PEM.
@@ -300,7 +316,7 @@ fn server(authority: &Authority, names: &[String]) -> Result<Arc<ServerConfig>, 
         .allow_unauthenticated()
         .build()?;
     let (chain, key) = authority.server(names)?;
-    let mut config = ServerConfig::builder_with_provider(provider)
+    let mut config = ServerConfig::builder_with_details(provider, Arc::new(HubClock(authority.clock())))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(clients)
         .with_single_cert(chain, key)?;

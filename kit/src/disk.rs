@@ -43,10 +43,7 @@ pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
 /// Renames without a sync: other processes see the old file or the new one, but a power cut may undo it. For
 /// what need not outlive the boot.
 pub fn swap(from: &Path, to: &Path) -> io::Result<()> {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the name says what it does not promise"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "the name says what it does not promise")]
     fs::rename(from, to)
 }
 

@@ -1,5 +1,6 @@
 //! One HTTP/2 connection over TLS, small in memory.
 
+use super::watched::{TlsFailure, Watched};
 use crate::api::Problem;
 use bytes::{Bytes, BytesMut};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -124,6 +125,8 @@ pub enum ConnectError {
         /// What hyper said.
         #[source]
         source: hyper::Error,
+        /// What TLS said before.
+        tls: Option<rustls::Error>,
     },
     /// The hub understood and refused.
     #[error("{hub} refused ({status}): {problem}")]
@@ -151,24 +154,13 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
-    /// rustls' own words, wherever in the error they are: an alert of the hub, or why its certificate was refused.
+    /// What TLS itself said: an alert of the hub, or why its certificate was refused.
     pub fn tls(&self) -> Option<&rustls::Error> {
-        let mut next: Option<&(dyn std::error::Error + 'static)> = Some(self);
-        while let Some(err) = next {
-            if let Some(found) = err.downcast_ref::<rustls::Error>() {
-                return Some(found);
-            }
-            // An `io::Error` shows the source of what it wraps, not what it wraps.
-            if let Some(found) = err
-                .downcast_ref::<io::Error>()
-                .and_then(io::Error::get_ref)
-                .and_then(|inner| inner.downcast_ref::<rustls::Error>())
-            {
-                return Some(found);
-            }
-            next = err.source();
+        match self {
+            Self::Tls { source, .. } => source.get_ref()?.downcast_ref(),
+            Self::Http { tls, .. } => tls.as_ref(),
+            _ => None,
         }
-        None
     }
 
     /// The machine's word for a refusal.
@@ -199,6 +191,7 @@ pub(crate) fn body_of(data: Bytes) -> OutBody {
 pub(crate) struct Connection {
     pub(crate) hub: HubAddress,
     requests: http2::SendRequest<OutBody>,
+    failure: TlsFailure,
     driver: JoinHandle<()>,
 }
 
@@ -242,6 +235,7 @@ async fn open_slowly(hub: &HubAddress, tls: Arc<rustls::ClientConfig>) -> Result
             hub: hub.to_string(),
             source,
         })?;
+    let (stream, failure) = Watched::new(stream);
     // Windows are what the hub may have under way to us: frames are small, and a device has little memory.
     let (requests, connection) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -254,6 +248,7 @@ async fn open_slowly(hub: &HubAddress, tls: Arc<rustls::ClientConfig>) -> Result
         .map_err(|source| ConnectError::Http {
             hub: hub.to_string(),
             source,
+            tls: failure.get().cloned(),
         })?;
     let driver = tokio::spawn(async move {
         if let Err(err) = connection.await {
@@ -266,6 +261,7 @@ async fn open_slowly(hub: &HubAddress, tls: Arc<rustls::ClientConfig>) -> Result
     Ok(Connection {
         hub: hub.clone(),
         requests,
+        failure,
         driver,
     })
 }
@@ -275,6 +271,7 @@ impl Connection {
         ConnectError::Http {
             hub: self.hub.to_string(),
             source,
+            tls: self.failure.get().cloned(),
         }
     }
 

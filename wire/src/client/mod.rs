@@ -6,6 +6,7 @@
 mod connect;
 mod enrol;
 mod session;
+mod watched;
 
 pub use connect::{BadHubAddress, ConnectError, HubAddress};
 pub(crate) use connect::{Connection, OutBody, body_of, open};

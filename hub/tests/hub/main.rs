@@ -1,0 +1,10 @@
+//! A real hub in this process and real devices against it, over TLS on loopback.
+#![expect(clippy::unwrap_used, reason = "a test's set-up may panic")]
+
+mod enrolment;
+mod hostile;
+mod lifecycle;
+mod people;
+mod records;
+mod rig;
+mod time;
