@@ -392,6 +392,34 @@ pub fn run(command: &mut Command) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+/// Serves requests with `answer` on a free port until the task is aborted.
+pub async fn serve<A, F>(answer: A) -> (SocketAddr, tokio::task::JoinHandle<()>)
+where
+    A: Fn(http::Request<hyper::body::Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = http::Response<blobs::registry::RegistryBody>> + Send + 'static,
+{
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let task = tokio::spawn(async move {
+        let mut connections = tokio::task::JoinSet::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            let answer = answer.clone();
+            connections.spawn(async move {
+                let service = hyper::service::service_fn(move |request| {
+                    let response = answer(request);
+                    async move { Ok::<_, std::convert::Infallible>(response.await) }
+                });
+                let io = hyper_util::rt::TokioIo::new(stream);
+                // A client that goes away is no failure of the test.
+                let _ = hyper::server::conn::http1::Builder::new()
+                    .serve_connection(io, service)
+                    .await;
+            });
+        }
+    });
+    (address, task)
+}
+
 /// Our registry behind hyper's server, as the hub mounts it; stops when dropped.
 pub struct OurRegistry {
     pub registry: blobs::Registry,
@@ -406,26 +434,12 @@ impl OurRegistry {
 
     pub async fn with(dir: &Path, access: blobs::registry::Access) -> Self {
         let registry = blobs::Registry::open(&dir.join("registry"), store(dir), access).unwrap();
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
         let serving = registry.clone();
-        let task = tokio::spawn(async move {
-            let mut connections = tokio::task::JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
-                let registry = serving.clone();
-                connections.spawn(async move {
-                    let service = hyper::service::service_fn(move |request| {
-                        let registry = registry.clone();
-                        async move { Ok::<_, std::convert::Infallible>(registry.handle(request).await) }
-                    });
-                    let io = hyper_util::rt::TokioIo::new(stream);
-                    // A client that goes away is no failure of the test.
-                    let _ = hyper::server::conn::http1::Builder::new()
-                        .serve_connection(io, service)
-                        .await;
-                });
-            }
-        });
+        let (address, task) = serve(move |request| {
+            let registry = serving.clone();
+            async move { registry.handle(request).await }
+        })
+        .await;
         Self {
             registry,
             address,

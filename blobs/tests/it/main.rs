@@ -6,7 +6,9 @@
     reason = "tests fail by panic and say why they skip"
 )]
 
+mod access;
 mod common;
+mod hostile;
 mod images;
 mod registry;
 mod resume;
