@@ -57,17 +57,24 @@ pub(crate) fn selects(selector: &str, value: &str) -> bool {
     selector.is_empty() || selector == value
 }
 
-/// Adds a field unless there is one of the same path that it selects.
+/// Adds a field. One that is at least as general is kept; a more special one takes the place of a general
+/// one, also for the kinds that it does not select: that is kustomize's way.
 pub(crate) fn merge_spec(specs: &mut Vec<FieldSpec>, new: &FieldSpec) -> Result<()> {
-    let known = specs
-        .iter()
-        .find(|old| old.path == new.path && new.selects(&old.group, &old.version, &old.kind));
-    match known {
+    let covers = |a: &FieldSpec, b: &FieldSpec| a.selects(&b.group, &b.version, &b.kind);
+    let related = specs
+        .iter_mut()
+        .find(|old| old.path == new.path && (covers(new, old) || covers(old, new)));
+    match related {
         Some(old) if old.create != new.create => Err(RenderError::configuration(format!(
             "two field specifications for {} differ in 'create'",
             new.path
         ))),
-        Some(_) => Ok(()),
+        Some(old) => {
+            if !covers(new, old) {
+                old.clone_from(new);
+            }
+            Ok(())
+        }
         None => {
             specs.push(new.clone());
             Ok(())

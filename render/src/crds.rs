@@ -36,14 +36,17 @@ fn learn(definitions: &Node, config: &mut Config) -> Result<()> {
         return Ok(());
     };
     for (name, definition) in &map.0 {
-        let properties = |field: &str| definition.at(["properties", field]).is_some();
+        let Some(schema) = definition.get("Schema").or_else(|| definition.get("schema")) else {
+            continue;
+        };
+        let properties = |field: &str| schema.at(["properties", field]).is_some();
         if !(properties("kind") && properties("apiVersion") && properties("metadata")) {
             continue;
         }
         // The kind is the last part of the definition's name.
         let kind = name.rsplit('.').next().unwrap_or(name);
         let mut learned = Config::default();
-        walk(definitions, definition, kind, &mut Vec::new(), &mut learned)?;
+        walk(definitions, schema, kind, &mut Vec::new(), &mut learned)?;
         config.merge(&learned)?;
     }
     Ok(())
@@ -70,7 +73,9 @@ fn walk(
             .get("$ref")
             .map(Node::value)
             .filter(|reference| !reference.is_empty());
-        if let Some(target) = reference.and_then(|reference| definitions.get(reference)) {
+        let target = reference.and_then(|reference| definitions.get(reference));
+        if let Some(target) = target.and_then(|target| target.get("Schema").or_else(|| target.get("schema")))
+        {
             walk(definitions, target, kind, path, config)?;
         }
         path.pop();

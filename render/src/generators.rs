@@ -26,6 +26,16 @@ impl Kind {
     }
 }
 
+impl Kind {
+    /// kustomize's name for what makes it.
+    pub fn plugin(self) -> &'static str {
+        match self {
+            Self::ConfigMap => "ConfigMapGenerator",
+            Self::Secret => "SecretGenerator",
+        }
+    }
+}
+
 type Pair = (String, Vec<u8>);
 
 /// Makes one object.

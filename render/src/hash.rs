@@ -2,14 +2,27 @@
 
 use crate::{
     error::{RenderError, Result},
-    resource::Resource,
+    resource::{Resource, Resources},
     yaml::{self, Node},
 };
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
+/// Adds the suffix to the names of generated objects.
+pub(crate) fn rename(resources: &mut Resources) -> Result<()> {
+    for resource in &mut resources.0 {
+        if resource.needs_hash {
+            let suffix = suffix(resource).map_err(|error| resource.blame(error))?;
+            resource.store_previous_id();
+            let name = format!("{}-{suffix}", resource.name());
+            resource.set_name(&name);
+        }
+    }
+    Ok(())
+}
+
 /// Ten characters of the content's hash, in an alphabet that spells no words.
-pub(crate) fn suffix(resource: &Resource) -> Result<String> {
+fn suffix(resource: &Resource) -> Result<String> {
     let content = match resource.kind() {
         "ConfigMap" => content(resource, "ConfigMap", &["data"], "binaryData")?,
         "Secret" => content(resource, "Secret", &["type", "data"], "stringData")?,

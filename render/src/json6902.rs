@@ -24,8 +24,9 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Operation>> {
     let unreadable = |message: String| RenderError::new(Problem::Patch, message);
     let documents =
         yaml::parse_documents(text).map_err(|error| unreadable(error.message).at_line(error.line))?;
-    let [document] = documents.as_slice() else {
-        return Err(unreadable("a JSON patch is one list of operations".to_owned()));
+    // Further documents are ignored, as kustomize does.
+    let Some(document) = documents.first() else {
+        return Err(unreadable("the patch is empty".to_owned()));
     };
     if document.root.as_seq().is_none() {
         return Err(unreadable("a JSON patch is a list of operations".to_owned()));

@@ -415,10 +415,27 @@ const NAMES: &[&str] = &[
     "varReference",
     "templateLabels",
     "legacySortOptions",
+    "path",
+    "patch",
+    "target",
+    "options",
+    "name",
+    "digest",
+    "group",
+    "version",
+    "count",
+    "behavior",
+    "literals",
+    "files",
+    "envs",
+    "env",
+    "pairs",
+    "fields",
+    "create",
     "orderFirst",
     "orderLast",
 ];
 
-fn canonical(key: &str) -> Option<&'static str> {
+pub(crate) fn canonical(key: &str) -> Option<&'static str> {
     NAMES.iter().find(|name| name.eq_ignore_ascii_case(key)).copied()
 }

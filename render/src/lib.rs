@@ -18,6 +18,7 @@ mod kube;
 mod kustomization;
 mod loader;
 mod names;
+mod origin;
 mod path;
 mod plugins;
 mod reader;
@@ -61,11 +62,15 @@ pub fn build(tree: &Tree, path: &str, options: &BuildOptions) -> Result<Build, R
     let loader = loader::Loader::new(tree, options.load_restrictor, path)?;
     let target = builder.load(loader)?;
     let resources = builder.build(&target)?;
-    let build = Build {
-        nodes: resources.0.into_iter().map(|resource| resource.node).collect(),
+    let mut nodes = Vec::with_capacity(resources.0.len());
+    for resource in resources.0 {
+        check_numbers(&resource.node).map_err(|error| resource.blame(error))?;
+        nodes.push(resource.node);
+    }
+    Ok(Build {
+        nodes,
         warnings: builder.warnings,
-    };
-    Ok(build)
+    })
 }
 
 impl Build {

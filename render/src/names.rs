@@ -73,6 +73,9 @@ fn same_ending(a: &[String], b: &[String]) -> bool {
 
 /// Updates all references in all objects.
 pub(crate) fn update(resources: &mut Resources, config: &Config) -> Result<()> {
+    for resource in &resources.0 {
+        check_subjects(&resource.node).map_err(|error| resource.blame(error))?;
+    }
     let candidates: Vec<Candidate> = resources.0.iter().map(Candidate::new).collect();
     let mut by_name: HashMap<&str, Vec<usize>> = HashMap::new();
     for (at, candidate) in candidates.iter().enumerate() {
@@ -105,6 +108,28 @@ fn role_ref(node: &Node) -> Option<(String, String)> {
     let role = node.get("roleRef")?;
     let group = role.get("apiGroup")?.raw().to_owned();
     Some((group, role.get("kind")?.raw().to_owned()))
+}
+
+/// A service account that is bound with an empty namespace is bound to nothing.
+fn check_subjects(node: &Node) -> Result<()> {
+    if node.get("kind").map_or("", Node::value) != "RoleBinding" {
+        return Ok(());
+    }
+    let subjects = node.get("subjects").and_then(Node::as_seq).unwrap_or_default();
+    let blank = subjects.iter().any(|subject| {
+        subject.get("kind").map_or("", Node::value) == "ServiceAccount"
+            && subject
+                .get("namespace")
+                .is_some_and(|namespace| !namespace.as_scalar().is_some_and(|n| n.is_text()))
+    });
+    if blank {
+        return Err(
+            RenderError::configuration("the namespace of a service account is blank")
+                .field("subjects.namespace")
+                .remedy("name the namespace, or leave the field out"),
+        );
+    }
+    Ok(())
 }
 
 /// Namespaces of the service accounts that a RoleBinding binds.

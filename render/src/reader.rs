@@ -26,7 +26,8 @@ pub(crate) fn objects(text: &str, file: Option<&Rc<str>>) -> Result<Vec<Resource
         }
         check(&node).map_err(|error| place(error.at_line(line)))?;
         let kind = node.get("kind").map_or("", Node::value);
-        if !kind.ends_with("List") {
+        let items = node.get("items").filter(|_| kind.ends_with("List"));
+        if items.is_none() {
             let mut resource = Resource::new(node);
             resource.source = file.map(|file| Source {
                 file: file.clone(),

@@ -3,6 +3,7 @@
 use crate::{
     error::{Problem, RenderError, Result},
     kube,
+    origin::Origin,
     yaml::{Map, Node},
 };
 use std::{fmt, rc::Rc};
@@ -115,6 +116,10 @@ pub(crate) struct Resource {
     pub allow_kind_change: bool,
     /// Variables whose value is read from this object.
     pub vars: Vec<String>,
+    /// Where it comes from, where that is asked for.
+    pub origin: Option<Origin>,
+    /// What changed it, where that is asked for.
+    pub transformations: Vec<Origin>,
 }
 
 impl Resource {
@@ -130,6 +135,8 @@ impl Resource {
             allow_name_change: false,
             allow_kind_change: false,
             vars: Vec::new(),
+            origin: None,
+            transformations: Vec::new(),
         }
     }
 
@@ -278,6 +285,7 @@ impl Resource {
         self.needs_hash = self.needs_hash && old.needs_hash;
         self.behavior = old.behavior;
         self.vars.clone_from(&old.vars);
+        self.transformations.clone_from(&old.transformations);
     }
 }
 
@@ -344,6 +352,9 @@ impl Resources {
                 if behavior == Behavior::Merge {
                     merge_data(&mut new, old, "data");
                     merge_data(&mut new, old, "binaryData");
+                    if old.origin.is_some() {
+                        new.origin.clone_from(&old.origin);
+                    }
                 }
                 new.take_identity_of(old);
                 self.0[at] = new;

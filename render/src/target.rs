@@ -4,10 +4,13 @@ use crate::{
     config::{Config, FieldSpec, merge_shared, merge_spec, merge_specs},
     error::{Problem, RenderError, Result},
     generators, hash,
+    kube::Schemas,
     kustomization::{Kustomization, Label, ReplacementField, Var, decode},
     loader::Loader,
-    names, plugins, reader, replacements,
-    resource::Resources,
+    names,
+    origin::{self, Origin},
+    plugins, reader, replacements,
+    resource::{Resource, Resources},
     transform::{images, metadata, metadata::End, namespace, patches, sort},
     vars,
     yaml::{self, Node},
@@ -26,6 +29,10 @@ pub(crate) struct Accumulator {
 
 pub(crate) struct Builder {
     built_in: Rc<Config>,
+    /// How lists merge, once a kustomization has chosen; the built-in way before.
+    schemas: Option<Schemas>,
+    /// `buildMetadata` of the root.
+    metadata: Vec<String>,
     pub warnings: Vec<String>,
 }
 
@@ -34,12 +41,22 @@ pub(crate) struct Target<'a> {
     pub loader: Loader<'a>,
     pub file: Rc<str>,
     pub kustomization: Kustomization,
+    /// The folder, relative to the root of the build.
+    pub relative: String,
+}
+
+impl Target<'_> {
+    fn file_name(&self) -> &str {
+        self.file.rsplit('/').next().unwrap_or(&self.file)
+    }
 }
 
 impl Builder {
     pub fn new() -> Self {
         Self {
             built_in: Rc::new(Config::built_in()),
+            schemas: None,
+            metadata: Vec::new(),
             warnings: Vec::new(),
         }
     }
@@ -79,25 +96,56 @@ impl Builder {
         let file = loader.display(name);
         let text = loader.read_text(name)?;
         let kustomization = Kustomization::parse(&text, &file, &mut self.warnings)?;
+        self.use_openapi(&kustomization, &loader)
+            .map_err(|error| error.in_file(file.as_str()).field("openapi"))?;
         Ok(Target {
             loader,
             file: file.into(),
             kustomization,
+            relative: String::new(),
         })
+    }
+
+    /// Takes the schema that a kustomization names; the outermost one counts.
+    fn use_openapi(&mut self, kustomization: &Kustomization, loader: &Loader<'_>) -> Result<()> {
+        let openapi = &kustomization.openapi;
+        let (path, version) = (openapi.get("path"), openapi.get("version"));
+        if path.is_some() && version.is_some() {
+            return Err(RenderError::configuration("path and version exclude each other"));
+        }
+        if let Some(version) = version {
+            if version != "v1.21.2" {
+                return Err(RenderError::configuration(format!(
+                    "the Kubernetes schema {version} is not built in; v1.21.2 is"
+                )));
+            }
+            self.schemas.get_or_insert_default();
+        }
+        let Some(path) = path else {
+            return Ok(());
+        };
+        let text = loader.read_text(path)?;
+        let place = |error: RenderError| error.in_file(loader.display(path));
+        let documents = yaml::parse_lenient(&text).map_err(|error| {
+            place(RenderError::new(Problem::Unreadable, error.message).at_line(error.line))
+        })?;
+        let definitions = documents
+            .first()
+            .and_then(|document| document.root.get("definitions"));
+        if let (None, Some(definitions)) = (&self.schemas, definitions) {
+            self.schemas = Some(Schemas::Custom(
+                yaml::to_json(definitions).map_err(crate::bad_number)?,
+            ));
+        }
+        Ok(())
     }
 
     /// Builds the kustomization of the root folder.
     pub fn build(&mut self, target: &Target<'_>) -> Result<Resources> {
+        self.metadata.clone_from(&target.kustomization.build_metadata);
         let empty = self.empty();
         let mut all = self.accumulate(target, empty)?;
-        for resource in &mut all.resources.0 {
-            if resource.needs_hash {
-                let suffix = hash::suffix(resource).map_err(|error| resource.blame(error))?;
-                resource.store_previous_id();
-                let name = format!("{}-{suffix}", resource.name());
-                resource.set_name(&name);
-            }
-        }
+        hash::rename(&mut all.resources)?;
         names::update(&mut all.resources, &all.config)?;
         vars::resolve(&mut all.resources, &all.vars, &all.config)
             .map_err(|error| error.in_file(&*target.file))?;
@@ -107,6 +155,7 @@ impl Builder {
             .retain(|resource| !local(resource.annotation("config.kubernetes.io/local-config")));
         sort::sort(&mut all.resources, target.kustomization.sort_options.as_ref())
             .map_err(|error| error.in_file(&*target.file))?;
+        origin::annotate(&mut all.resources, &self.metadata).map_err(|error| error.in_file(&*target.file))?;
         for resource in &mut all.resources.0 {
             tidy_annotations(&mut resource.node);
         }
@@ -127,7 +176,8 @@ impl Builder {
                 .loader
                 .enter(path)
                 .map_err(|error| place(error.field("components")))?;
-            let component = self.load(loader)?;
+            let mut component = self.load(loader)?;
+            component.relative = origin::join(&target.relative, path);
             if component.kustomization.kind != "Component" {
                 return Err(RenderError::configuration(format!(
                     "kind should be Component, not {}, for {path} to be used as a component",
@@ -153,10 +203,16 @@ impl Builder {
         if loader.has_file(path) {
             let file: Rc<str> = loader.display(path).into();
             let text = loader.read_text(path).map_err(place)?;
-            let objects = reader::objects(&text, Some(&file))?;
+            let mut objects = reader::objects(&text, Some(&file))?;
+            if !self.metadata.is_empty() {
+                for object in &mut objects {
+                    object.origin = Some(Origin::file(origin::join(&target.relative, path)));
+                }
+            }
             return all.resources.append(Resources(objects));
         }
-        let base = self.load(loader.enter(path).map_err(place)?).map_err(place)?;
+        let mut base = self.load(loader.enter(path).map_err(place)?).map_err(place)?;
+        base.relative = origin::join(&target.relative, path);
         if base.kustomization.kind == "Component" {
             return Err(RenderError::configuration(format!(
                 "{path} is a Component, which resources may not name"
@@ -214,7 +270,11 @@ impl Builder {
             .iter()
             .map(|args| (generators::Kind::Secret, args));
         for (kind, args) in maps.chain(secrets) {
-            let made = generators::generate(kind, args, options, &target.loader, &target.file)?;
+            let mut made = generators::generate(kind, args, options, &target.loader, &target.file)?;
+            if !self.metadata.is_empty() {
+                let configured_in = origin::join(&target.relative, target.file_name());
+                made.origin = Some(Origin::built_in(configured_in, kind.plugin()));
+            }
             all.resources.absorb(made)?;
         }
         for entry in &kustomization.generators {
@@ -226,70 +286,117 @@ impl Builder {
 
     fn transform(&mut self, all: &mut Accumulator, target: &Target<'_>) -> Result<()> {
         let kustomization = &target.kustomization;
-        let loader = &target.loader;
         let config = all.config.clone();
         let resources = &mut all.resources;
-        for entry in &kustomization.patches_strategic_merge {
-            patches::apply_merge(resources, entry, loader)?;
+        self.patch(resources, target)?;
+        self.rename(resources, target, &config)?;
+        for patch in &kustomization.patches_json6902 {
+            patches::apply_json(resources, patch, &target.loader)?;
+            self.note(resources, target, "PatchJson6902Transformer");
         }
-        drop_deleted(resources);
-        for patch in &kustomization.patches {
-            patches::apply(resources, patch, loader)?;
+        for replica in &kustomization.replicas {
+            metadata::set_replicas(resources, replica, &config.replicas)?;
+            self.note(resources, target, "ReplicaCountTransformer");
+        }
+        for image in &kustomization.images {
+            images::set(resources, image, &config.images)?;
+            self.note(resources, target, "ImageTagTransformer");
+        }
+        for entry in &kustomization.replacements {
+            for replacement in load_replacements(entry, &target.loader)? {
+                replacements::apply(resources, &replacement)?;
+            }
+        }
+        if !kustomization.replacements.is_empty() {
+            self.note(resources, target, "ReplacementTransformer");
+        }
+        for entry in &kustomization.transformers {
+            plugins::transform(resources, self, target, entry)
+                .map_err(|error| error.field("transformers"))?;
+        }
+        Ok(())
+    }
+
+    fn patch(&self, resources: &mut Resources, target: &Target<'_>) -> Result<()> {
+        let kustomization = &target.kustomization;
+        if !kustomization.patches_strategic_merge.is_empty() {
+            for entry in &kustomization.patches_strategic_merge {
+                patches::apply_merge(resources, entry, &target.loader, self.schemas())?;
+            }
             drop_deleted(resources);
+            self.note(resources, target, "PatchStrategicMergeTransformer");
         }
+        for patch in &kustomization.patches {
+            patches::apply(resources, patch, &target.loader, self.schemas())?;
+            drop_deleted(resources);
+            self.note(resources, target, "PatchTransformer");
+        }
+        Ok(())
+    }
+
+    /// Namespace, names, labels and annotations.
+    fn rename(&self, resources: &mut Resources, target: &Target<'_>, config: &Config) -> Result<()> {
+        let kustomization = &target.kustomization;
         let options = namespace::Options {
             namespace: &kustomization.namespace,
             specs: &config.namespace,
             unset_only: false,
             subjects: namespace::Subjects::DefaultOnly,
         };
-        namespace::set(resources, &options)?;
-        metadata::extend_names(
-            resources,
-            End::Prefix,
-            &kustomization.name_prefix,
-            &config.name_prefix,
-        )?;
-        metadata::extend_names(
-            resources,
-            End::Suffix,
-            &kustomization.name_suffix,
-            &config.name_suffix,
-        )?;
+        if !options.namespace.is_empty() {
+            namespace::set(resources, &options)?;
+            self.note(resources, target, "NamespaceTransformer");
+        }
+        let (prefix, suffix) = (&kustomization.name_prefix, &kustomization.name_suffix);
+        if !prefix.is_empty() {
+            metadata::extend_names(resources, End::Prefix, prefix, &config.name_prefix)?;
+            self.note(resources, target, "PrefixTransformer");
+        }
+        if !suffix.is_empty() {
+            metadata::extend_names(resources, End::Suffix, suffix, &config.name_suffix)?;
+            self.note(resources, target, "SuffixTransformer");
+        }
         for label in &kustomization.labels {
-            metadata::set_pairs(resources, &label.pairs, &label_specs(label, &config)?)?;
+            metadata::set_pairs(resources, &label.pairs, &label_specs(label, config)?)?;
+            self.note(resources, target, "LabelTransformer");
         }
-        metadata::set_pairs(resources, &kustomization.common_labels, &config.common_labels)?;
-        metadata::set_pairs(
-            resources,
-            &kustomization.common_annotations,
-            &config.common_annotations,
-        )?;
-        for patch in &kustomization.patches_json6902 {
-            patches::apply_json(resources, patch, loader)?;
+        if !kustomization.common_labels.is_empty() {
+            metadata::set_pairs(resources, &kustomization.common_labels, &config.common_labels)?;
+            self.note(resources, target, "LabelTransformer");
         }
-        for replica in &kustomization.replicas {
-            metadata::set_replicas(resources, replica, &config.replicas)?;
-        }
-        for image in &kustomization.images {
-            images::set(resources, image, &config.images)?;
-        }
-        for replacement in &kustomization.replacements {
-            for replacement in load_replacements(replacement, loader)? {
-                replacements::apply(resources, &replacement)?;
-            }
-        }
-        for entry in &kustomization.transformers {
-            plugins::transform(resources, self, target, entry)
-                .map_err(|error| error.field("transformers"))?;
-            drop_deleted(resources);
+        if !kustomization.common_annotations.is_empty() {
+            let annotations = &kustomization.common_annotations;
+            metadata::set_pairs(resources, annotations, &config.common_annotations)?;
+            self.note(resources, target, "AnnotationsTransformer");
         }
         Ok(())
     }
 
+    /// Remembers what changed the objects, where that is asked for.
+    fn note(&self, resources: &mut Resources, target: &Target<'_>, transformer: &str) {
+        if !self.metadata.is_empty() {
+            let configured_in = origin::join(&target.relative, target.file_name());
+            origin::note(resources, &Origin::built_in(configured_in, transformer));
+        }
+    }
+
+    /// Where a plugin's configuration was read, where that is asked for.
+    pub fn plugin_origin(&self, config: &Resource) -> Option<Origin> {
+        (!self.metadata.is_empty()).then(|| plugins::origin_of(config))
+    }
+
+    /// How lists merge in this build.
+    pub fn schemas(&self) -> &Schemas {
+        self.schemas.as_ref().unwrap_or(&Schemas::BuiltIn)
+    }
+
     /// What a path or text in `generators`, `transformers` or `validators` configures.
     pub fn plugin_configs(&mut self, target: &Target<'_>, entry: &str) -> Result<Resources> {
-        if let Ok(objects) = reader::objects(entry, None) {
+        if let Ok(mut objects) = reader::objects(entry, None) {
+            for object in &mut objects {
+                let path = origin::join(&target.relative, target.file_name());
+                object.origin = (!self.metadata.is_empty()).then(|| Origin::file(path));
+            }
             return Ok(Resources(objects));
         }
         let mut all = self.empty();
@@ -311,11 +418,8 @@ fn label_specs(label: &Label, config: &Config) -> Result<Vec<FieldSpec>> {
     if label.include_templates {
         merge_specs(&mut specs, &config.template_labels)?;
     }
-    if config.labels.is_empty() {
-        merge_spec(&mut specs, &FieldSpec::everywhere("metadata/labels", true))?;
-    } else {
-        merge_specs(&mut specs, &config.labels)?;
-    }
+    merge_specs(&mut specs, &config.labels)?;
+    merge_spec(&mut specs, &FieldSpec::everywhere("metadata/labels", true))?;
     Ok(specs)
 }
 

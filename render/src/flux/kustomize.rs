@@ -87,6 +87,7 @@ fn generated<'a>(tree: &'a Tree, path: &str, loader: Loader<'a>) -> Target<'a> {
             resources,
             ..Kustomization::default()
         },
+        relative: String::new(),
     }
 }
 

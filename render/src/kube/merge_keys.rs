@@ -3,7 +3,7 @@
 
 /// A field whose value, or something below it, merges by key.
 #[derive(Debug)]
-pub(super) struct Field {
+pub(crate) struct Field {
     pub name: &'static str,
     /// `Some` for a list that merges: the keys that identify an element, none for a list of plain values.
     pub keys: Option<&'static [&'static str]>,
@@ -245,4 +245,25 @@ pub(super) static KINDS: &[(&str, &str, u8)] = &[
     ("v1", "Secret", 2),
     ("v1", "Service", 28),
     ("v1", "ServiceAccount", 29),
+];
+
+/// Definitions that an OpenAPI file of the user may refer to without having them; sorted.
+pub(super) static DEFINITIONS: &[(&str, u8)] = &[
+    ("io.k8s.api.core.v1.Container", 5),
+    ("io.k8s.api.core.v1.EphemeralContainer", 6),
+    ("io.k8s.api.core.v1.EphemeralVolumeSource", 7),
+    ("io.k8s.api.core.v1.NamespaceStatus", 3),
+    ("io.k8s.api.core.v1.NodeSpec", 21),
+    ("io.k8s.api.core.v1.NodeStatus", 22),
+    ("io.k8s.api.core.v1.PersistentVolumeClaimStatus", 3),
+    ("io.k8s.api.core.v1.PersistentVolumeClaimTemplate", 2),
+    ("io.k8s.api.core.v1.PodSpec", 9),
+    ("io.k8s.api.core.v1.PodStatus", 24),
+    ("io.k8s.api.core.v1.PodTemplateSpec", 10),
+    ("io.k8s.api.core.v1.ReplicationControllerSpec", 11),
+    ("io.k8s.api.core.v1.ReplicationControllerStatus", 3),
+    ("io.k8s.api.core.v1.ServiceSpec", 27),
+    ("io.k8s.api.core.v1.ServiceStatus", 3),
+    ("io.k8s.api.core.v1.Volume", 8),
+    ("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta", 0),
 ];

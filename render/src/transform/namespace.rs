@@ -69,7 +69,7 @@ fn set_one(node: &mut Node, options: &Options<'_>) -> Result<()> {
     for spec in options.specs {
         let done = spec.path == "metadata/namespace"
             || (spec.path == "metadata/name" && api_version != "v1")
-            || (is_binding && spec.path == "subjects");
+            || (is_binding && spec.path == "subjects/namespace");
         if !done {
             fieldspec::apply(node, spec, Create::Scalar, &mut write)?;
         }

@@ -3,6 +3,7 @@
 use crate::{
     error::{Problem, RenderError, Result},
     json6902::{self, Operation},
+    kube::Schemas,
     kustomization::{Patch, Selector},
     loader::Loader,
     reader,
@@ -15,11 +16,16 @@ use crate::{
 /// What a patch text turned out to be.
 enum Parsed {
     Merge(Vec<Resource>),
-    Json(Vec<Vec<Operation>>),
+    Json(Vec<Operation>),
 }
 
 /// An entry of `patches`.
-pub(crate) fn apply(resources: &mut Resources, patch: &Patch, loader: &Loader<'_>) -> Result<()> {
+pub(crate) fn apply(
+    resources: &mut Resources,
+    patch: &Patch,
+    loader: &Loader<'_>,
+    schemas: &Schemas,
+) -> Result<()> {
     let inline = patch.patch.trim();
     let wrong = |message: &str| RenderError::configuration(message).field("patches");
     let (text, file) = match (inline.is_empty(), patch.path.is_empty()) {
@@ -39,36 +45,40 @@ pub(crate) fn apply(resources: &mut Resources, patch: &Patch, loader: &Loader<'_
     };
     let option = |name: &str| patch.options.get(name).copied().unwrap_or_default();
     match parse(&text).map_err(place)? {
+        Parsed::Merge(patches) if patches.len() > 1 && patch.target.is_some() => Err(place(
+            RenderError::new(
+                Problem::Patch,
+                "several patches in one entry cannot have a target",
+            )
+            .remedy("give each an entry of its own, or leave the target out"),
+        )),
         Parsed::Merge(patches) => {
             for mut merge in patches {
                 merge.allow_name_change = option("allowNameChange");
                 merge.allow_kind_change = option("allowKindChange");
                 match &patch.target {
-                    Some(target) => merge_selected(resources, &merge, target),
-                    None => merge_by_id(resources, &merge),
+                    Some(target) => merge_selected(resources, &merge, target, schemas),
+                    None => merge_by_id(resources, &merge, schemas),
                 }
                 .map_err(place)?;
             }
             Ok(())
         }
-        Parsed::Json(patches) => {
+        Parsed::Json(operations) => {
             let Some(target) = &patch.target else {
                 return Err(place(
                     RenderError::new(Problem::Patch, "a JSON patch needs a target")
                         .remedy("name the kind and name of what it patches under 'target'"),
                 ));
             };
-            for operations in &patches {
-                patch_json(resources, operations, target).map_err(place)?;
-            }
-            Ok(())
+            patch_json(resources, &operations, target).map_err(place)
         }
     }
 }
 
 fn parse(text: &str) -> Result<Parsed> {
     let merge = reader::objects(text, None);
-    let json = json_patches(text);
+    let json = json6902::parse(text);
     match (merge, json) {
         (Ok(patches), Err(_)) => Ok(Parsed::Merge(patches)),
         (Err(_), Ok(patches)) => Ok(Parsed::Json(patches)),
@@ -82,11 +92,6 @@ fn parse(text: &str) -> Result<Parsed> {
             Err(if list { json } else { merge })
         }
     }
-}
-
-/// One JSON patch for each document.
-fn json_patches(text: &str) -> Result<Vec<Vec<Operation>>> {
-    json6902::parse(text).map(|operations| vec![operations])
 }
 
 /// An entry of `patchesJson6902`.
@@ -109,7 +114,12 @@ pub(crate) fn apply_json(resources: &mut Resources, patch: &Patch, loader: &Load
 }
 
 /// An entry of `patchesStrategicMerge`: a path or the patch itself.
-pub(crate) fn apply_merge(resources: &mut Resources, entry: &str, loader: &Loader<'_>) -> Result<()> {
+pub(crate) fn apply_merge(
+    resources: &mut Resources,
+    entry: &str,
+    loader: &Loader<'_>,
+    schemas: &Schemas,
+) -> Result<()> {
     let patches = if loader.has_file(entry) {
         let file = loader.display(entry);
         reader::objects(&loader.read_text(entry)?, Some(&file.as_str().into()))
@@ -124,11 +134,13 @@ pub(crate) fn apply_merge(resources: &mut Resources, entry: &str, loader: &Loade
     if patches.is_empty() {
         return Err(RenderError::new(Problem::Patch, "the patch is empty").field("patchesStrategicMerge"));
     }
-    patches.iter().try_for_each(|patch| merge_by_id(resources, patch))
+    patches
+        .iter()
+        .try_for_each(|patch| merge_by_id(resources, patch, schemas))
 }
 
 /// Patches the one object that the patch names.
-fn merge_by_id(resources: &mut Resources, patch: &Resource) -> Result<()> {
+fn merge_by_id(resources: &mut Resources, patch: &Resource, schemas: &Schemas) -> Result<()> {
     let id = patch.id();
     let mut matches = resources.0.iter_mut().filter(|resource| {
         !resource.is_deleted()
@@ -138,7 +150,7 @@ fn merge_by_id(resources: &mut Resources, patch: &Resource) -> Result<()> {
                 .any(|known| known == id)
     });
     match (matches.next(), matches.next()) {
-        (Some(resource), None) => merge_one(resource, patch),
+        (Some(resource), None) => merge_one(resource, patch, schemas),
         (None, _) => Err(
             RenderError::new(Problem::Patch, "no object is named by this patch")
                 .on(id)
@@ -150,7 +162,12 @@ fn merge_by_id(resources: &mut Resources, patch: &Resource) -> Result<()> {
     }
 }
 
-fn merge_selected(resources: &mut Resources, patch: &Resource, target: &Selector) -> Result<()> {
+fn merge_selected(
+    resources: &mut Resources,
+    patch: &Resource,
+    target: &Selector,
+    schemas: &Schemas,
+) -> Result<()> {
     let selected = Matcher::new(target)?.select(resources);
     for at in selected {
         let resource = &mut resources.0[at];
@@ -158,21 +175,21 @@ fn merge_selected(resources: &mut Resources, patch: &Resource, target: &Selector
         if let Some(map) = fitted.node.as_map_mut() {
             map.set("apiVersion", Node::bare(resource.api_version()));
         }
-        merge_one(resource, &fitted)?;
+        merge_one(resource, &fitted, schemas)?;
     }
     resources.0.retain(|resource| !resource.is_deleted());
     check_unique(resources)
 }
 
-fn merge_one(resource: &mut Resource, patch: &Resource) -> Result<()> {
+fn merge_one(resource: &mut Resource, patch: &Resource, schemas: &Schemas) -> Result<()> {
     let name = resource.name().to_owned();
     let namespace = resource.namespace().to_owned();
     let kind = resource.kind().to_owned();
     if patch.allow_name_change || patch.allow_kind_change {
         resource.store_previous_id();
     }
-    let merged =
-        smp::merge(resource.node.clone(), patch.node.clone()).map_err(|error| resource.blame(error))?;
+    let merged = smp::merge(resource.node.clone(), patch.node.clone(), schemas)
+        .map_err(|error| resource.blame(error))?;
     let Some(merged) = merged else {
         resource.node = Node::empty_map();
         return Ok(());

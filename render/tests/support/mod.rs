@@ -1,7 +1,6 @@
-//! What several tests need: trees from folders, and comparing YAML by meaning.
+//! What several tests need: trees from folders.
 
 use model::{Tree, TreeEntry};
-use serde_json::Value;
 use std::path::Path;
 
 /// All files below a folder.
@@ -25,11 +24,4 @@ fn fill(tree: &mut Tree, dir: &Path, prefix: &str) {
             tree.write(&name, std::fs::read(entry.path()).unwrap());
         }
     }
-}
-
-/// The documents of a YAML stream, sorted, so that only their content counts.
-pub fn documents(text: &str) -> Vec<Value> {
-    let mut all: Vec<Value> = serde_saphyr::from_multiple(text).unwrap();
-    all.sort_by_key(|value| value.to_string());
-    all
 }
