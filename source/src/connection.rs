@@ -1,8 +1,8 @@
 //! One connection to a server, on which references are listed and packs received.
 
-use crate::SourceError;
 use crate::repository::Store;
 use crate::transport::{Way, Wire, connect};
+use crate::{Limits, SourceError};
 use gix::ObjectId;
 use gix::bstr::ByteSlice as _;
 use gix::odb::pack;
@@ -123,7 +123,14 @@ impl<'a> Connection<'a> {
         let write = |reader: &mut dyn std::io::BufRead,
                      progress: &mut dyn gix::DynNestedProgress,
                      stop: &AtomicBool| {
-            write(store, &folder, reader, progress, stop, pull.salvage)?;
+            write(
+                store,
+                &folder,
+                reader,
+                progress,
+                stop,
+                write_options(pull.salvage, wire.limits),
+            )?;
             // What was salvaged of a broken connection is no success.
             wire.broken().map_or(Ok(true), Err)
         };
@@ -151,20 +158,25 @@ fn found(found: &Ref) -> Option<Found> {
     })
 }
 
+fn write_options(salvage: bool, limits: &Limits) -> pack::bundle::write::Options {
+    use pack::data::input::Mode;
+    pack::bundle::write::Options {
+        thread_limit: Some(1),
+        iteration_mode: if salvage { Mode::Restore } else { Mode::Verify },
+        // A few bytes may claim to unpack into any size.
+        alloc_limit_bytes: Some(usize::try_from(limits.object).unwrap_or(usize::MAX)),
+        ..Default::default()
+    }
+}
+
 fn write(
     store: &Store,
     folder: &Path,
     reader: &mut dyn std::io::BufRead,
     progress: &mut dyn gix::DynNestedProgress,
     stop: &AtomicBool,
-    salvage: bool,
+    options: pack::bundle::write::Options,
 ) -> gix::Result<()> {
-    use pack::data::input::Mode;
-    let options = pack::bundle::write::Options {
-        thread_limit: Some(1),
-        iteration_mode: if salvage { Mode::Restore } else { Mode::Verify },
-        ..Default::default()
-    };
     let bases = Some(Box::new(store.repo.objects.clone()));
     let sha1 = gix::hash::Kind::Sha1;
     let outcome =

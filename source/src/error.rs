@@ -187,7 +187,7 @@ pub enum SourceError {
     Stopped,
     /// More than a device should take in.
     #[error(
-        "{what} is larger than {limit} bytes; leave files out with `.sourceignore`, or name the needed folders in the source's `include`"
+        "{what} is larger than {limit} bytes; leave files out with `.sourceignore`, name the needed folders in the source's `include`, or keep large files out of Git"
     )]
     TooLarge {
         /// Which file, tree or transfer.

@@ -298,4 +298,26 @@ mod tests {
         assert_eq!(version_of_tag("v1.2.3"), Version::parse("1.2.3").ok());
         assert!(version_of_tag("1.2").is_none() && version_of_tag("release-1.2.3").is_none());
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_parses_or_is_refused(text in "[ -~]{0,30}") {
+            let _ = text.parse::<Range>();
+        }
+
+        /// Cargo's ranges mean the same where neither a bare version nor a pre-release is in play.
+        #[test]
+        fn where_cargo_means_the_same_the_answer_is_the_same(
+            op in "(\\^|~|>=|<|>|<=)",
+            parts in proptest::collection::vec(0..4_u64, 2..=3),
+            major in 0..4_u64, minor in 0..4_u64, patch in 0..4_u64,
+        ) {
+            let numbers: Vec<_> = parts.iter().map(u64::to_string).collect();
+            let text = format!("{op}{}", numbers.join("."));
+            let cargo: semver::VersionReq = text.parse().unwrap();
+            let ours: Range = text.parse().unwrap();
+            let version = Version::new(major, minor, patch);
+            proptest::prop_assert_eq!(ours.matches(&version), cargo.matches(&version), "{} {}", text, version);
+        }
+    }
 }

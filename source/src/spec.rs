@@ -81,6 +81,8 @@ pub struct Limits {
     pub total: Duration,
     /// Bytes that one fetch may receive.
     pub received: u64,
+    /// Bytes of one object of the repository, whether its file is read or not: unpacking takes that much memory.
+    pub object: u64,
     /// Bytes of one file of a tree.
     pub file: u64,
     /// Bytes of all files of a tree.
@@ -98,6 +100,7 @@ impl Default for Limits {
             idle: Duration::from_secs(60),
             total: Duration::from_secs(2 * 60 * 60),
             received: 1 << 30,
+            object: 256 << 20,
             file: 32 << 20,
             tree: 256 << 20,
             ancestry: 2048,
@@ -241,13 +244,14 @@ impl GitRef {
 
 /// Drops what stands before an `@` in the authority: the address did not parse, so nothing finer is safe.
 fn redact(url: &str) -> String {
-    let (scheme, rest) = url
-        .split_once("://")
-        .map_or(("", url), |(scheme, rest)| (scheme, rest));
-    let (authority, path) = rest.split_once('/').map_or((rest, ""), |(a, p)| (a, p));
-    match authority.rsplit_once('@') {
-        Some((_, host)) if !scheme.is_empty() => format!("{scheme}://{host}/{path}"),
-        _ => url.to_owned(),
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return url.to_owned();
+    };
+    // Some parsers take a backslash for a slash.
+    let end = rest.find(['/', '\\']).unwrap_or(rest.len());
+    match rest[..end].rfind('@') {
+        Some(at) => format!("{scheme}://{}", &rest[at + 1..]),
+        None => url.to_owned(),
     }
 }
 
@@ -414,6 +418,20 @@ mod tests {
             given.reference = reference;
             let err = given.check().unwrap_err().to_string();
             assert!(err.contains(word), "{err}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_address_shows_its_secret(scheme in "[a-z+]{0,8}", user in "[a-z:%@]{0,6}", rest in "[ -~]{0,20}") {
+            let given = spec(&format!("{scheme}://{user}:s3cret@{rest}"));
+            let shown = match given.check() {
+                // Where a path is meant, it is no secret.
+                Ok(Address::File(_)) => String::new(),
+                Ok(_) => given.display_url(),
+                Err(err) => format!("{err} {}", given.display_url()),
+            };
+            proptest::prop_assert!(!shown.contains("s3cret"), "{}", shown);
         }
     }
 }

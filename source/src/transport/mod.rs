@@ -103,6 +103,16 @@ impl<'a> Wire<'a> {
                 url: self.url.clone(),
             };
         }
+        if matches!(
+            gix::error::classify(err).dominant_class(),
+            Some(gix::error::Class::ResourceExhaustion(_))
+        ) {
+            let what = format!("an object that {} sends", self.url);
+            return SourceError::TooLarge {
+                what,
+                limit: self.limits.object,
+            };
+        }
         let broken = causes(err)
             .filter_map(|cause| cause.downcast_ref::<io::Error>())
             .any(|err| {

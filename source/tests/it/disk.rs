@@ -146,6 +146,27 @@ fn sizes_are_bounded_before_anything_is_unpacked() {
     });
     let err = fetch(&mut source).unwrap_err().to_string();
     assert!(err.contains("larger than 100 bytes"), "{err}");
+
+    // Five megabytes of zeros are a few kilobytes in the pack.
+    let bomb = up.commit("zeros", &"\0".repeat(5 << 20));
+    let mut source = source.with_limits(Limits {
+        object: 1 << 20,
+        ..limits()
+    });
+    let err = fetch(&mut source).unwrap_err();
+    assert!(
+        matches!(&err, SourceError::TooLarge { limit, .. } if *limit == 1 << 20),
+        "{err:?}"
+    );
+    let err = fetch(&mut Device::new().open(up.spec()).with_limits(Limits {
+        object: 1 << 20,
+        ..limits()
+    }));
+    assert!(matches!(err, Err(SourceError::TooLarge { .. })), "{err:?}");
+    assert_eq!(
+        fetch(&mut source.with_limits(limits())).unwrap().revision.commit,
+        bomb
+    );
 }
 
 #[test]
