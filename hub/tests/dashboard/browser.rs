@@ -90,6 +90,7 @@ impl Browser {
             "--window-size=1280,900",
         ];
         let wanted = json!({"capabilities": {"alwaysMatch": {
+            "acceptInsecureCerts": true,
             "goog:chromeOptions": {"args": args, "perfLoggingPrefs": {"enableNetwork": true}},
             "goog:loggingPrefs": {"performance": "ALL", "browser": "ALL"},
         }}});

@@ -1,8 +1,10 @@
 //! The dashboard in a real Chromium: what people see, without reload, by keyboard, and with nothing from elsewhere.
 
 mod browser;
+mod device;
 mod seed;
 mod site;
+mod with_hub;
 
 use browser::Browser;
 use hub::store::Options;
