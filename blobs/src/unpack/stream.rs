@@ -106,7 +106,7 @@ impl<R: Read> Plain<R> {
         if self.bytes >= self.looked_at + LOOK_EVERY || self.looked_at == 0 {
             self.looked_at = self.bytes.max(1);
             let free = rustix::fs::statvfs(&self.dir).map_or(u64::MAX, |disk| disk.f_bavail * disk.f_frsize);
-            if free < self.keep_free.saturating_add(LOOK_EVERY) {
+            if free < self.keep_free {
                 return Err(UnpackError::Full {
                     keep_free: self.keep_free,
                     path: self.dir.clone(),

@@ -295,6 +295,7 @@ pub struct Link {
     pub address: SocketAddr,
     cuts: Cuts,
     cuts_up: Cuts,
+    hang: Arc<std::sync::atomic::AtomicBool>,
     carried: Arc<AtomicU64>,
     carried_up: Arc<AtomicU64>,
     connections: Arc<AtomicU64>,
@@ -309,13 +310,14 @@ impl Link {
             address: listener.local_addr().unwrap(),
             cuts: Arc::default(),
             cuts_up: Arc::default(),
+            hang: Arc::default(),
             carried: Arc::default(),
             carried_up: Arc::default(),
             connections: Arc::default(),
         };
         let (cuts, cuts_up) = (link.cuts.clone(), link.cuts_up.clone());
         let (carried, carried_up) = (link.carried.clone(), link.carried_up.clone());
-        let connections = link.connections.clone();
+        let (connections, hang) = (link.connections.clone(), link.hang.clone());
         std::thread::spawn(move || {
             for client in listener.incoming() {
                 let (Ok(client), Ok(server)) = (client, TcpStream::connect(target)) else {
@@ -326,8 +328,9 @@ impl Link {
                 let (down, up) = (turn(&cuts), turn(&cuts_up));
                 let (carried, carried_up) = (carried.clone(), carried_up.clone());
                 let (client_too, server_too) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-                std::thread::spawn(move || carry(client_too, server_too, up, &carried_up));
-                std::thread::spawn(move || carry(server, client, down, &carried));
+                let (hang_up, hang_down) = (hang.clone(), hang.clone());
+                std::thread::spawn(move || carry(client_too, server_too, up, &carried_up, &hang_up));
+                std::thread::spawn(move || carry(server, client, down, &carried, &hang_down));
             }
         });
         link
@@ -344,6 +347,11 @@ impl Link {
     /// The same for bytes towards the server.
     pub fn cut_up_at(&self, cuts: impl IntoIterator<Item = u64>) {
         self.cuts_up.lock().unwrap().extend(cuts);
+    }
+
+    /// From now on a connection whose turn is over stays open and silent instead.
+    pub fn hang_instead(&self) {
+        self.hang.store(true, Ordering::SeqCst);
     }
 
     pub fn cuts_left(&self) -> usize {
@@ -364,7 +372,13 @@ impl Link {
     }
 }
 
-fn carry(mut from: TcpStream, mut to: TcpStream, mut budget: u64, carried: &AtomicU64) {
+fn carry(
+    mut from: TcpStream,
+    mut to: TcpStream,
+    mut budget: u64,
+    carried: &AtomicU64,
+    hang: &std::sync::atomic::AtomicBool,
+) {
     let mut buf = [0; 16 * 1024];
     while budget > 0 {
         let want = usize::try_from(budget).unwrap_or(usize::MAX).min(buf.len());
@@ -375,6 +389,10 @@ fn carry(mut from: TcpStream, mut to: TcpStream, mut budget: u64, carried: &Atom
             }
             _ => break,
         }
+    }
+    if budget == 0 && hang.load(Ordering::SeqCst) {
+        // Until the other side has enough of it.
+        let _ = to.read(&mut [0]);
     }
     let _ = to.shutdown(std::net::Shutdown::Both);
     let _ = from.shutdown(std::net::Shutdown::Both);

@@ -8,6 +8,7 @@
 
 mod access;
 mod common;
+mod crash;
 mod hostile;
 mod images;
 mod registry;
