@@ -12,6 +12,7 @@
 
 use crate::record::{BootId, Class, Durability};
 use crate::varint::{Reader, put, put_text, put_zigzag};
+use bytes::Bytes;
 
 /// Alignment of blocks, and the smallest thing a disk writes.
 pub(crate) const PAGE: usize = 4096;
@@ -71,8 +72,8 @@ pub(crate) enum Entry {
         count: u64,
         bytes: u64,
     },
-    /// In footers: where the blocks end, and the greatest incarnation.
-    End { end: u64, incarnation: u32 },
+    /// In footers: where the blocks end, the greatest incarnation, and the newest record's wall time in microseconds.
+    End { end: u64, incarnation: u32, newest: i64 },
 }
 
 impl Entry {
@@ -128,10 +129,15 @@ impl Entry {
                     put(out, *value);
                 }
             }
-            Entry::End { end, incarnation } => {
+            Entry::End {
+                end,
+                incarnation,
+                newest,
+            } => {
                 out.push(7);
                 put(out, *end);
                 put(out, u64::from(*incarnation));
+                put_zigzag(out, *newest);
             }
         }
     }
@@ -177,6 +183,7 @@ impl Entry {
             7 => Entry::End {
                 end: from.u64()?,
                 incarnation: from.u32()?,
+                newest: from.zigzag()?,
             },
             _ => return None,
         })
@@ -199,7 +206,7 @@ pub(crate) struct Item {
     pub wall: i64,
     /// Microseconds since boot.
     pub boot: u64,
-    pub payload: Vec<u8>,
+    pub payload: Bytes,
 }
 
 /// What all blocks of a commit share.
@@ -363,7 +370,8 @@ pub(crate) struct Header {
     raw: usize,
     codec: u8,
     body_crc: u32,
-    base_wall: i64,
+    /// Wall time of its first record, in microseconds.
+    pub base_wall: i64,
     base_boot: u64,
 }
 
@@ -479,7 +487,7 @@ impl Header {
                     seq: first + at,
                     wall: offset.wrapping_add(boot.cast_signed()),
                     boot,
-                    payload: reader.take(len)?.to_vec(),
+                    payload: Bytes::copy_from_slice(reader.take(len)?),
                 });
             }
         }

@@ -3,9 +3,12 @@
 use crate::block::Item;
 use crate::error::AppendError;
 use crate::ledger::Ledger;
+use crate::memory::{Memory, RESERVE};
+use crate::notice::{NOTICES, Notice, Notices};
 use crate::options::Options;
 use crate::pending::Ticket;
 use crate::record::{Class, Durability};
+use crate::retention::Retention;
 use crate::state::{Saved, SavedLog};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::PathBuf;
@@ -78,7 +81,11 @@ pub(crate) struct Inner {
     /// Anything at all has changed since the state was saved.
     pub changed: bool,
     pub checkpoint_now: bool,
+    /// To be told in the spool's own stream.
+    pub notices: Notices,
     pub flushes: Vec<Arc<Ticket>>,
+    /// Since when everything is wanted on disk: for a flush, or for the end.
+    pub hurry_since: Option<Instant>,
     pub closing: bool,
 }
 
@@ -92,15 +99,19 @@ pub(crate) struct Live {
     pub hints: VecDeque<(u64, u64, u64)>,
     /// The block that the disk refused to read last, and how often.
     pub refused: ((u64, u64), u32),
+    pub memory: Memory,
+    pub retention: Retention,
 }
 
 impl Live {
-    pub(crate) fn at(last: u64) -> Self {
+    pub(crate) fn at(last: u64, name: &str, durability: Durability) -> Self {
         Self {
             given: last,
             last: watch::Sender::new(last),
             hints: VecDeque::new(),
             refused: ((0, 0), 0),
+            memory: Memory::default(),
+            retention: Retention::usual(name, durability),
         }
     }
 }
@@ -169,6 +180,8 @@ pub(crate) struct Segment {
     pub end: u64,
     /// The I/O thread appends to it.
     pub tail: bool,
+    /// Wall time of its newest block in microseconds, 0 if unknown.
+    pub newest: i64,
     pub spans: BTreeMap<u32, Span>,
 }
 
@@ -215,12 +228,15 @@ impl Inner {
         }
     }
 
-    /// Records of a stream above `after`, by the index.
+    /// Records of a stream above `after`, by the index and in memory.
     pub(crate) fn stored_above(&self, stream: u32, after: u64) -> u64 {
         let Some(ledger) = self.ledgers.get(&stream) else {
             return 0;
         };
-        let mut count = 0;
+        let mut count = self.streams.get(&stream).map_or(0, |live| {
+            let held = live.memory.held.iter();
+            held.filter(|held| held.item.seq > after).count() as u64
+        });
         for segment in self.logs[ledger.class.index()].segments.values() {
             let Some(span) = segment.spans.get(&stream) else {
                 continue;
@@ -249,12 +265,41 @@ impl Inner {
             epoch,
             incarnation: self.incarnation,
             clean,
-            streams: self.ledgers.clone(),
-            reserved: BTreeMap::new(),
+            streams: self
+                .ledgers
+                .iter()
+                .map(|(id, ledger)| (*id, self.as_saved(*id, ledger)))
+                .collect(),
+            reserved: self
+                .ledgers
+                .iter()
+                .filter(|(_, ledger)| ledger.durability == Durability::Sampled && !clean)
+                .map(|(id, _)| (*id, self.streams.get(id).map_or(0, |live| live.given) + RESERVE))
+                .collect(),
             sources: self.sources.clone(),
             logs,
         };
         (saved, released)
+    }
+
+    /// A stream's account without what is only in memory: a crash takes that.
+    fn as_saved(&self, id: u32, ledger: &Ledger) -> Ledger {
+        let mut saved = ledger.clone();
+        if let Some(first) = self.streams.get(&id).and_then(|live| live.memory.first()) {
+            saved.end_before(first);
+        }
+        saved
+    }
+
+    /// Leaves a notice for the I/O thread to store.
+    pub(crate) fn tell(&mut self, notice: Option<Notice>) {
+        // One about the notices themselves would be the next reason for one.
+        let own = |name: &str| name == NOTICES;
+        match notice {
+            Some(Notice::Dropped { stream, .. } | Notice::Lost { stream, .. }) if own(&stream) => {}
+            Some(notice) => self.notices.add(notice),
+            None => {}
+        }
     }
 
     /// Takes over that a snapshot is saved.
@@ -279,6 +324,11 @@ impl Inner {
         if self.unsaved_acks.is_empty() {
             self.acks_since = None;
         }
+        for (id, reserved) in &snapshot.reserved {
+            if let Some(live) = self.streams.get_mut(id) {
+                live.memory.reserved = *reserved;
+            }
+        }
     }
 
     /// Since when something waits for a checkpoint.
@@ -300,7 +350,8 @@ impl Inner {
         let ids: BTreeSet<u32> = self
             .ledgers
             .iter()
-            .filter(|(_, ledger)| ledger.class == class)
+            // A replayable stream's cursor is saved together with its source's position only.
+            .filter(|(_, ledger)| ledger.class == class && ledger.durability != Durability::Replayable)
             .map(|(id, _)| *id)
             .collect();
         self.unsaved_acks
@@ -318,12 +369,12 @@ impl Inner {
         let id = self.ledgers.keys().next_back().map_or(0, |last| last + 1);
         self.ledgers.insert(id, Ledger::new(name, class, durability));
         self.by_name.insert(name.to_owned(), id);
-        self.streams.insert(id, Live::at(0));
+        self.streams.insert(id, Live::at(0, name, durability));
         id
     }
 }
 
-fn settled(ledgers: &BTreeMap<u32, Ledger>, id: u32, span: &Span) -> bool {
+pub(crate) fn settled(ledgers: &BTreeMap<u32, Ledger>, id: u32, span: &Span) -> bool {
     ledgers.get(&id).is_some_and(|ledger| {
         let from = span.first.max(ledger.gone + 1);
         from > span.last || ledger.gaps.count(from, span.last) == span.last - from + 1

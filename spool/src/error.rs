@@ -54,6 +54,14 @@ pub enum OpenError {
         /// What was asked for.
         asked: Durability,
     },
+    /// The disk refused to note which numbers a sampled stream will use.
+    #[error("spool stream {name}: reserve its numbers")]
+    Reserve {
+        /// The stream.
+        name: String,
+        /// What went wrong.
+        source: AppendError,
+    },
     /// The options contradict one another.
     #[error("spool options: {0}")]
     Options(String),

@@ -18,6 +18,8 @@ pub enum DropReason {
     Memory,
     /// All other sinks had it before this sink was named.
     BeforeSink,
+    /// Only in memory when the process or the machine died, as the stream's durability allows.
+    Crash,
 }
 
 /// Where every record ever appended to a stream is, as one sink sees it.
@@ -119,6 +121,20 @@ impl Gaps {
             .sum()
     }
 
+    /// Forgets what lies above `last`; returns how many unused numbers that were.
+    fn end_at(&mut self, last: u64) -> u64 {
+        let mut unused = 0;
+        self.0.retain_mut(|(start, end, gap)| {
+            let gone = end.saturating_sub(last.max(*start - 1));
+            if *gap == Gap::Unused {
+                unused += gone;
+            }
+            *end -= gone;
+            start <= end
+        });
+        unused
+    }
+
     /// Forgets what lies below `seq`; returns how many unused numbers that were.
     fn forget_below(&mut self, seq: u64) -> u64 {
         let mut unused = 0;
@@ -189,6 +205,16 @@ impl Ledger {
             self.leave_out(self.last + 1, first - 1);
         }
         self.last = self.last.max(last);
+    }
+
+    /// Ends the account before `first`, of which all later numbers are in memory only, as far as no sink has them.
+    pub(crate) fn end_before(&mut self, first: u64) {
+        let acked = self.sinks.values().map(|sink| sink.upto).max().unwrap_or(0);
+        let last = (first - 1).max(acked);
+        if last < self.last {
+            self.unused -= self.gaps.end_at(last);
+            self.last = last;
+        }
     }
 
     /// Numbers that will never be records.
@@ -382,8 +408,8 @@ mod tests {
                         ledger.give_up(a, b, gap);
                         let settled: Vec<usize> = sinks.iter().map(|s| ledger.sinks[*s].upto as usize).collect();
                         for (row, settled) in rows.iter_mut().zip(settled) {
-                            for seq in a as usize..=b as usize {
-                                if seq > settled && (row[seq] == "here" || row[seq] == "aside") { row[seq] = word; }
+                            for cell in row.iter_mut().take(b as usize + 1).skip((settled + 1).max(a as usize)) {
+                                if *cell == "here" || *cell == "aside" { *cell = word; }
                             }
                         }
                     }

@@ -8,16 +8,20 @@
 //! One I/O thread writes; a log per [`Class`]; blocks of whole 4 KiB pages are what is committed and what can tear.
 //! `docs/decisions/` tells why it is built so; `walk` holds the rule that tells a tear from rot.
 
+mod aside;
 mod block;
 mod core;
 mod disk;
 mod error;
 mod ledger;
+mod memory;
+mod notice;
 mod options;
 mod pending;
 mod read;
 mod record;
 mod recover;
+mod retention;
 mod room;
 #[cfg(test)]
 mod sim;
@@ -30,12 +34,15 @@ mod varint;
 mod walk;
 mod writer;
 
+pub use aside::{Aside, SetAsideError};
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use error::{AppendError, OpenError, ReadError};
 pub use ledger::{Account, DropReason};
+pub use notice::{NOTICES, Notice};
 pub use options::{Options, PerClass};
 pub use pending::Pending;
 pub use record::{BootId, Class, Durability, Record, Stamp};
 pub use recover::{LostRange, Recovered, Torn};
+pub use retention::{Retention, WhenFull};
 pub use spool::Spool;
 pub use stream::Stream;

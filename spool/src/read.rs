@@ -18,7 +18,13 @@ const HINTS: usize = 4;
 /// Refused reads of one block after which it counts as damaged.
 const REFUSALS: u32 = 3;
 
-/// Where to look for a record.
+/// Where a record was found.
+enum Found {
+    Disk(Spot),
+    Memory(Vec<Item>),
+}
+
+/// Where to look for a record on disk.
 struct Spot {
     want: u64,
     segment: u64,
@@ -51,20 +57,26 @@ impl Stream {
 
     fn take(&self, after: u64, mut taken: Taken) -> Result<Vec<Record>, ReadError> {
         let mut want = after + 1;
-        while let Some(spot) = self.locate(want) {
-            if !taken.records.is_empty() && spot.want != want {
-                break;
-            }
-            want = spot.want;
-            if !self.read_segment(&spot, &mut want, &mut taken)? {
-                break;
+        loop {
+            match self.locate(want) {
+                Some(Found::Memory(items)) => {
+                    taken.add(items, self.id, &mut want, self.core.options.boot);
+                    break;
+                }
+                Some(Found::Disk(spot)) if taken.records.is_empty() || spot.want == want => {
+                    want = spot.want;
+                    if !self.read_segment(&spot, &mut want, &mut taken)? {
+                        break;
+                    }
+                }
+                _ => break,
             }
         }
         Ok(taken.records)
     }
 
     /// The first number at or after `want` that should be readable, and where.
-    fn locate(&self, want: u64) -> Option<Spot> {
+    fn locate(&self, want: u64) -> Option<Found> {
         let inner = self.core.lock();
         let ledger = inner.ledgers.get(&self.id)?;
         let mut want = want.max(ledger.gone + 1);
@@ -74,29 +86,30 @@ impl Stream {
         if want > ledger.last {
             return None;
         }
+        let live = inner.streams.get(&self.id)?;
         let log = &inner.logs[self.class.index()];
-        let (id, segment, span) = log.segments.iter().find_map(|(id, segment)| {
+        let on_disk = log.segments.iter().find_map(|(id, segment)| {
             let span = segment.spans.get(&self.id)?;
             (span.last >= want).then_some((*id, segment, *span))
-        })?;
-        let from = inner
-            .streams
-            .get(&self.id)
-            .and_then(|live| {
-                live.hints
-                    .iter()
-                    .filter(|(held, _, first)| *held == id && *first <= want)
-                    .max_by_key(|(_, _, first)| *first)
-            })
+        });
+        let Some((id, segment, span)) = on_disk else {
+            let held = live.memory.held.iter().filter(|held| held.item.seq >= want);
+            return Some(Found::Memory(held.map(|held| held.item.clone()).collect()));
+        };
+        let from = live
+            .hints
+            .iter()
+            .filter(|(held, _, first)| *held == id && *first <= want)
+            .max_by_key(|(_, _, first)| *first)
             .map_or(0, |(_, offset, _)| *offset);
-        Some(Spot {
+        Some(Found::Disk(Spot {
             want: want.max(span.first),
             segment: id,
             last: span.last,
             end: segment.end,
             from,
             path: self.core.segment_path(self.class, segment.slot),
-        })
+        }))
     }
 
     /// Reads on in one segment; false once nothing more is to be taken.
@@ -298,16 +311,13 @@ pub(crate) fn survey(core: &Core, class: Class, id: u64, file: &dyn DiskFile) {
     }
     let mut news = false;
     for (stream, span) in &segment.spans {
-        let Some(ledger) = inner.ledgers.get_mut(stream) else {
-            continue;
-        };
         let mut at = span.first;
         let runs = there.remove(stream).unwrap_or_default();
         for (first, next) in runs.into_iter().chain([(span.last + 1, span.last + 1)]) {
-            if first > at && ledger.give_up(at, first - 1, Gap::Lost) > 0 {
+            if first > at && inner.give_up(*stream, at, first - 1, Gap::Lost) > 0 {
                 news = true;
                 tracing::error!(
-                    stream = ledger.name,
+                    stream,
                     first = at,
                     last = first - 1,
                     segment = id,
@@ -318,7 +328,6 @@ pub(crate) fn survey(core: &Core, class: Class, id: u64, file: &dyn DiskFile) {
         }
     }
     if news {
-        inner.mark_unsaved();
         drop(guard);
         core.work.notify_all();
     }
@@ -332,6 +341,6 @@ pub(crate) fn record(item: Item, boot: BootId) -> Record {
             boot,
             since_boot: Duration::from_micros(item.boot),
         },
-        payload: item.payload,
+        payload: item.payload.into(),
     }
 }

@@ -4,9 +4,10 @@ use crate::block::{Entry, FOOTER, Header, PAGE, Parsed, Place};
 use crate::core::{Core, Inner, JUMP, Live, Log, Queue, Segment, Slot, SlotState, Span, add_span};
 use crate::disk::DiskFile;
 use crate::error::OpenError;
-use crate::ledger::{Gap, Ledger};
+use crate::ledger::{DropReason, Gap, Ledger};
+use crate::notice::{Notice, Notices};
 use crate::options::Options;
-use crate::record::Class;
+use crate::record::{Class, Durability};
 use crate::state::{Saved, SavedLog, StateFiles};
 use crate::walk::{Bad, Bounds, Walk, walk};
 use crate::writer::Tail;
@@ -305,6 +306,7 @@ impl Recovery {
                 size,
                 end: 0,
                 tail: false,
+                newest: 0,
                 spans: BTreeMap::new(),
             };
             if let Some(footer) = &footer {
@@ -352,8 +354,13 @@ impl Recovery {
     ) {
         for entry in &footer.entries {
             match entry {
-                Entry::End { end, incarnation } => {
+                Entry::End {
+                    end,
+                    incarnation,
+                    newest,
+                } => {
                     segment.end = *end;
+                    segment.newest = *newest;
                     self.incarnation = self.incarnation.max(*incarnation);
                 }
                 Entry::Span {
@@ -386,6 +393,7 @@ impl Recovery {
     ) {
         self.incarnation = self.incarnation.max(walked.incarnation);
         for header in &walked.blocks {
+            segment.newest = header.base_wall;
             for entry in &header.entries {
                 match entry {
                     Entry::Define {
@@ -441,7 +449,7 @@ impl Recovery {
         }
         for (stream, first, count) in header.runs() {
             let last = first + u64::from(count) - 1;
-            self.lose(stream, first, last);
+            self.lose(stream, (first, last), last);
             let span = Span {
                 first,
                 last,
@@ -452,11 +460,14 @@ impl Recovery {
         }
     }
 
-    fn lose(&mut self, stream: u32, first: u64, last: u64) {
+    fn lose(&mut self, stream: u32, (first, last): (u64, u64), on_disk: u64) {
         let Some(ledger) = self.ledgers.get_mut(&stream) else {
             return;
         };
-        if ledger.give_up(first, last, Gap::Lost) > 0 {
+        // A stream that is not strict does not promise its newest records across a crash.
+        if ledger.durability != Durability::Strict && first > on_disk {
+            ledger.give_up(first, last, Gap::Dropped(DropReason::Crash));
+        } else if ledger.give_up(first, last, Gap::Lost) > 0 {
             self.recovered.lost.push(LostRange {
                 stream: ledger.name.clone(),
                 first,
@@ -480,12 +491,8 @@ impl Recovery {
                 continue;
             };
             let (saved_last, gone) = (ledger.last, ledger.gone);
-            let top = ranges
-                .iter()
-                .map(|(_, last)| *last)
-                .max()
-                .unwrap_or(0)
-                .max(saved_last);
+            let on_disk = ranges.iter().map(|(_, last)| *last).max().unwrap_or(0);
+            let top = on_disk.max(saved_last);
             let mut at = gone + 1;
             let mut holes = Vec::new();
             for (first, last) in ranges.into_iter().chain([(top + 1, top + 1)]) {
@@ -495,18 +502,22 @@ impl Recovery {
                 at = at.max(last + 1);
             }
             for (first, last) in holes {
-                self.hole(id, first, last, saved_last, damaged);
+                self.hole(id, (first, last), saved_last, on_disk, damaged);
             }
             if let Some(ledger) = self.ledgers.get_mut(&id) {
                 ledger.extend(ledger.last + 1, top);
-                if jump {
+                let reserved = self.saved.reserved.get(&id).copied().unwrap_or(0);
+                if reserved > top {
+                    // Numbers that a receiver may have seen from memory.
+                    ledger.leave_out(top + 1, reserved);
+                } else if jump {
                     ledger.leave_out(top + 1, top + JUMP);
                 }
             }
         }
     }
 
-    fn hole(&mut self, id: u32, first: u64, last: u64, saved_last: u64, damaged: bool) {
+    fn hole(&mut self, id: u32, (first, last): (u64, u64), saved_last: u64, on_disk: u64, damaged: bool) {
         // What the saved state counted as there was there; beyond it, only damage tells lost from never used.
         let known_to = if damaged { last } else { saved_last.min(last) };
         if first <= known_to {
@@ -525,7 +536,7 @@ impl Recovery {
                 parts.push((at, known_to));
             }
             for (start, end) in parts {
-                self.lose(id, start, end);
+                self.lose(id, (start, end), on_disk);
             }
         }
         if known_to < last
@@ -549,7 +560,7 @@ impl Recovery {
         let streams = self
             .ledgers
             .iter()
-            .map(|(id, ledger)| (*id, Live::at(ledger.last)))
+            .map(|(id, ledger)| (*id, Live::at(ledger.last, &ledger.name, ledger.durability)))
             .collect();
         let mut inner = Inner {
             incarnation: self.incarnation + 1,
@@ -566,9 +577,28 @@ impl Recovery {
             unsaved_since: None,
             changed: false,
             checkpoint_now: false,
+            notices: Notices::default(),
             flushes: Vec::new(),
+            hurry_since: None,
             closing: false,
         };
+        for lost in &self.recovered.lost {
+            let count = lost.last - lost.first + 1;
+            inner.tell(Notice::of_gap(
+                &lost.stream,
+                lost.first,
+                lost.last,
+                count,
+                Gap::Lost,
+            ));
+        }
+        for torn in &self.recovered.torn {
+            inner.tell(Some(Notice::Torn {
+                class: torn.class,
+                segment: torn.segment,
+                offset: torn.offset,
+            }));
+        }
         // Damage and what was left out are known for good before anything is built on them.
         if self.recovered.created
             || self.saved_was_lost

@@ -2,6 +2,7 @@
 
 use crate::core::{Core, Segment, Slot, SlotState};
 use crate::record::Class;
+use crate::retention;
 use crate::state::StateFiles;
 use crate::writer::Tail;
 use std::io;
@@ -42,12 +43,18 @@ pub(crate) fn open_segment(core: &Arc<Core>, state: &mut StateFiles, class: Clas
                 save(core, state, false).map_err(NoRoom::Disk)?;
                 saved = true;
             }
+            Plan::Full if retention::drop_oldest(core, class) => saved = false,
             Plan::SaveFirst | Plan::Full => return Err(NoRoom::Full),
             Plan::Make(slot) => {
                 let size = u64::from(core.options.segment_bytes);
                 match make_file(core, class, slot, size) {
                     Ok(file) => return Ok(begin(core, class, slot, size, file)),
-                    Err(err) if err.kind() == io::ErrorKind::StorageFull => return Err(NoRoom::Full),
+                    Err(err) if is_full(&err) => {
+                        if !retention::drop_oldest(core, class) {
+                            return Err(NoRoom::Full);
+                        }
+                        saved = false;
+                    }
                     Err(err) => return Err(NoRoom::Disk(err)),
                 }
             }
@@ -113,6 +120,7 @@ fn begin(core: &Core, class: Class, slot: u32, size: u64, file: Arc<dyn crate::d
             size,
             end: 0,
             tail: true,
+            newest: 0,
             spans: std::collections::BTreeMap::new(),
         },
     );
@@ -176,5 +184,12 @@ fn plan_file(core: &Core, class: Class) -> Plan {
         (0..)
             .find(|number| !log.slots.contains_key(number))
             .unwrap_or_default(),
+    )
+}
+
+fn is_full(err: &io::Error) -> bool {
+    matches!(
+        err.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
     )
 }

@@ -13,6 +13,7 @@ use crate::writer::Writer;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 /// The most bytes of a name.
 const MOST_NAME: usize = 128;
@@ -35,7 +36,10 @@ struct Owner {
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        self.core.lock().closing = true;
+        let mut inner = self.core.lock();
+        inner.closing = true;
+        inner.hurry_since = Some(Instant::now());
+        drop(inner);
         self.core.work.notify_all();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread
@@ -84,6 +88,7 @@ impl Spool {
             state,
             tails: opened.tails,
             passed_over: [0; 3],
+            poisoned: [None, None, None],
             buffer: Vec::new(),
         };
         let thread = std::thread::Builder::new()
@@ -132,8 +137,23 @@ impl Spool {
                 asked: durability,
             });
         }
+        let unreserved = durability == Durability::Sampled
+            && inner
+                .streams
+                .get(&id)
+                .is_some_and(|live| live.memory.reserved <= live.given);
+        if unreserved {
+            inner.changed = true;
+        }
         drop(inner);
-        Ok(Stream::new(self.core.clone(), id, class, name))
+        if unreserved {
+            // Numbers that a receiver sees from memory must never be given out again, whatever happens.
+            self.flush().wait().map_err(|err| OpenError::Reserve {
+                name: name.to_owned(),
+                source: err,
+            })?;
+        }
+        Ok(Stream::new(self.core.clone(), id, class, durability, name))
     }
 
     /// Names of all streams.
@@ -167,6 +187,7 @@ impl Spool {
             ticket.answer(Err(AppendError::Closed));
         } else {
             inner.flushes.push(ticket.clone());
+            inner.hurry_since.get_or_insert_with(Instant::now);
         }
         drop(inner);
         self.core.work.notify_all();
@@ -184,7 +205,17 @@ impl Spool {
     }
 }
 
+/// Checks the name of a source or a sink.
+pub(crate) fn check_name(name: &str) -> Result<(), AppendError> {
+    if name_fits(name) {
+        return Ok(());
+    }
+    Err(AppendError::BadName {
+        name: name.to_owned(),
+    })
+}
+
 /// Whether a name can be stored and shown.
-pub(crate) fn name_fits(name: &str) -> bool {
+fn name_fits(name: &str) -> bool {
     !name.is_empty() && name.len() <= MOST_NAME && !name.chars().any(char::is_control)
 }

@@ -1,13 +1,17 @@
 //! One stream: appending, acknowledging, counting. Reading is in `read`.
 
 use crate::block::Item;
-use crate::core::{Core, MOST_ITEMS, Queued};
+use crate::core::{Core, Inner, JUMP, MOST_ITEMS, Queued};
 use crate::error::AppendError;
 use crate::ledger::Account;
+use crate::memory;
+use crate::notice::Notice;
 use crate::pending::{Pending, Ticket};
-use crate::record::Class;
-use crate::spool::name_fits;
-use std::sync::Arc;
+use crate::record::{Class, Durability};
+use crate::retention::{self, Retention};
+use crate::spool::check_name;
+use bytes::Bytes;
+use std::sync::{Arc, MutexGuard};
 use std::time::Instant;
 
 /// A handle to a stream of numbered records.
@@ -16,15 +20,17 @@ pub struct Stream {
     pub(crate) core: Arc<Core>,
     pub(crate) id: u32,
     pub(crate) class: Class,
+    durability: Durability,
     name: Arc<str>,
 }
 
 impl Stream {
-    pub(crate) fn new(core: Arc<Core>, id: u32, class: Class, name: &str) -> Self {
+    pub(crate) fn new(core: Arc<Core>, id: u32, class: Class, durability: Durability, name: &str) -> Self {
         Self {
             core,
             id,
             class,
+            durability,
             name: name.into(),
         }
     }
@@ -32,6 +38,11 @@ impl Stream {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What it promises.
+    pub fn durability(&self) -> Durability {
+        self.durability
     }
 
     /// Its class.
@@ -54,18 +65,25 @@ impl Stream {
                 most: options.most_record(),
             });
         }
-        if let Some((source, _)) = position
-            && !name_fits(source)
-        {
-            return Err(AppendError::BadName {
-                name: source.to_owned(),
-            });
+        if let Some((source, _)) = position {
+            check_name(source)?;
         }
         let ticket = Arc::new(Ticket::default());
         let mut guard = self.core.lock();
         let inner = &mut *guard;
         if inner.closing {
             return Err(AppendError::Closed);
+        }
+        let item = Item {
+            stream: self.id,
+            seq: 0,
+            wall: options.clock.now().as_microsecond(),
+            boot: u64::try_from(options.clock.since_boot().as_micros()).unwrap_or(u64::MAX),
+            payload: Bytes::copy_from_slice(payload),
+        };
+        let held_position = position.map(|(source, value)| (Arc::from(source), value));
+        if self.durability != Durability::Strict {
+            return self.append_to_memory(guard, item, held_position);
         }
         let queue = &mut inner.queues[self.class.index()];
         if let Some((error, until)) = &queue.refusing
@@ -84,13 +102,10 @@ impl Stream {
         live.given += 1;
         let queued = Queued {
             item: Item {
-                stream: self.id,
                 seq: live.given,
-                wall: options.clock.now().as_microsecond(),
-                boot: u64::try_from(options.clock.since_boot().as_micros()).unwrap_or(u64::MAX),
-                payload: payload.to_vec(),
+                ..item
             },
-            position: position.map(|(source, value)| (Arc::from(source), value)),
+            position: held_position,
             ticket: ticket.clone(),
         };
         if let Some((source, value)) = position {
@@ -110,6 +125,82 @@ impl Stream {
         Ok(Pending(ticket))
     }
 
+    fn append_to_memory(
+        &self,
+        mut guard: MutexGuard<'_, Inner>,
+        mut item: Item,
+        position: Option<(Arc<str>, u64)>,
+    ) -> Result<Pending, AppendError> {
+        let inner = &mut *guard;
+        let Some(live) = inner.streams.get(&self.id) else {
+            return Err(AppendError::Closed);
+        };
+        item.seq = live.given + 1;
+        if self.durability == Durability::Sampled && item.seq > live.memory.reserved {
+            inner.checkpoint_now = true;
+            inner.changed = true;
+            drop(guard);
+            self.core.work.notify_all();
+            return Err(AppendError::Busy { class: self.class });
+        }
+        let first = live.memory.held.is_empty();
+        let offered = position.clone();
+        let pending = memory::append(&self.core, inner, item, position);
+        if pending.is_ok()
+            && let Some((source, value)) = offered
+        {
+            inner.offered.insert(source.to_string(), value);
+        }
+        let wakes = first || inner.checkpoint_now || inner.streams.values().any(|live| live.memory.spill_now);
+        drop(guard);
+        if wakes {
+            self.core.work.notify_all();
+        }
+        pending
+    }
+
+    /// Writes what the stream has in memory to disk soon, whatever its age: before a log file is rotated away, say.
+    pub fn spill(&self) {
+        let mut inner = self.core.lock();
+        if let Some(live) = inner.streams.get_mut(&self.id) {
+            live.memory.spill_now = !live.memory.held.is_empty();
+        }
+        drop(inner);
+        self.core.work.notify_all();
+    }
+
+    /// Goes on with numbers that were never used, when a replayable source cannot give the same records again: its
+    /// file is gone, say. Returns the last number left out.
+    pub fn skip_ahead(&self) -> u64 {
+        let mut guard = self.core.lock();
+        let inner = &mut *guard;
+        let (Some(ledger), Some(live)) = (inner.ledgers.get_mut(&self.id), inner.streams.get_mut(&self.id))
+        else {
+            return 0;
+        };
+        let last = live.given + JUMP;
+        ledger.leave_out(live.given + 1, last);
+        live.given = last;
+        inner.mark_unsaved();
+        last
+    }
+
+    /// Sets how long the stream keeps what no receiver has; holds for this life of the process.
+    pub fn retain(&self, retention: Retention) {
+        let mut inner = self.core.lock();
+        if let Some(live) = inner.streams.get_mut(&self.id) {
+            live.retention = retention;
+        }
+        retention::enforce(&self.core, &mut inner, self.class);
+        drop(inner);
+        self.core.work.notify_all();
+    }
+
+    /// Bytes of the class's records that are only in memory.
+    pub fn memory_bytes(&self) -> usize {
+        self.core.lock().memory_bytes(self.class)
+    }
+
     /// The last number that can be read, 0 at first.
     pub fn last(&self) -> u64 {
         let inner = self.core.lock();
@@ -118,7 +209,7 @@ impl Stream {
 
     /// Makes a sink known: from now on records wait for it. The first acknowledgement does the same.
     pub fn attach(&self, sink: &str) -> Result<(), AppendError> {
-        self.check_sink(sink)?;
+        check_name(sink)?;
         let mut inner = self.core.lock();
         if let Some(ledger) = inner.ledgers.get_mut(&self.id)
             && !ledger.sinks.contains_key(sink)
@@ -155,7 +246,7 @@ impl Stream {
     /// # Errors
     /// If the sink claims records that the stream does not have: the receiver remembers another life of this spool.
     pub fn ack(&self, sink: &str, upto: u64) -> Result<(), AppendError> {
-        self.check_sink(sink)?;
+        check_name(sink)?;
         let mut guard = self.core.lock();
         let inner = &mut *guard;
         let Some(ledger) = inner.ledgers.get_mut(&self.id) else {
@@ -169,12 +260,25 @@ impl Stream {
                 last: ledger.last,
             });
         }
+        let before = ledger.sink(sink).upto;
+        let in_memory = ledger.durability == Durability::Sampled
+            && ledger.sinks.contains_key(sink)
+            && inner
+                .streams
+                .get(&self.id)
+                .and_then(|live| live.memory.first())
+                .is_some_and(|first| before + 1 >= first);
         if ledger.ack(sink, upto) {
-            inner.unsaved_acks.insert((self.id, sink.to_owned()), upto);
+            inner.forget_settled(self.id);
             inner.changed = true;
+            inner.release(self.class);
+            // Of records that never were on disk, the disk need not know that they went.
+            if in_memory {
+                return Ok(());
+            }
+            inner.unsaved_acks.insert((self.id, sink.to_owned()), upto);
             let first = inner.acks_since.is_none();
             inner.acks_since.get_or_insert_with(Instant::now);
-            inner.release(self.class);
             drop(guard);
             if first {
                 self.core.work.notify_all();
@@ -183,23 +287,25 @@ impl Stream {
         Ok(())
     }
 
-    /// Gives a record up for one sink that refuses it for good, so that it does not block those behind it.
-    ///
-    /// # Errors
-    /// If the name cannot be stored.
-    pub fn set_aside(&self, sink: &str, seq: u64) -> Result<(), AppendError> {
-        self.check_sink(sink)?;
+    pub(crate) fn mark_aside(&self, sink: &str, seq: u64, notice: Notice) {
         let mut guard = self.core.lock();
         let inner = &mut *guard;
         if let Some(ledger) = inner.ledgers.get_mut(&self.id)
             && ledger.set_aside(sink, seq)
         {
+            inner.tell(Some(notice));
             inner.mark_unsaved();
+            inner.forget_settled(self.id);
             inner.release(self.class);
             drop(guard);
             self.core.work.notify_all();
         }
-        Ok(())
+    }
+
+    /// A strict stream of the same class.
+    pub(crate) fn beside(&self, name: &str) -> Stream {
+        let id = self.core.lock().define(name, self.class, Durability::Strict);
+        Self::new(self.core.clone(), id, self.class, Durability::Strict, name)
     }
 
     /// The last number that the sink has settled.
@@ -231,16 +337,6 @@ impl Stream {
         if receiver.wait_for(|last| *last > after).await.is_err() {
             // The spool is gone; there will be no more records.
             std::future::pending::<()>().await;
-        }
-    }
-
-    fn check_sink(&self, sink: &str) -> Result<(), AppendError> {
-        if name_fits(sink) {
-            Ok(())
-        } else {
-            Err(AppendError::BadName {
-                name: sink.to_owned(),
-            })
         }
     }
 }

@@ -4,10 +4,13 @@ use crate::block::{Draft, Entry, FOOTER, Item, PAGE, Place, Shared};
 use crate::core::{Core, Inner, MOST_ITEMS, Queue, Queued, Span, add_span};
 use crate::disk::DiskFile;
 use crate::error::AppendError;
+use crate::notice::{NOTICES, Notice};
+use crate::pending::Ticket;
 use crate::record::Class;
+use crate::retention;
 use crate::room::{self, NoRoom};
 use crate::state::StateFiles;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -38,6 +41,8 @@ pub(crate) struct Writer {
     pub state: StateFiles,
     pub tails: [Option<Tail>; 3],
     pub passed_over: [u8; 3],
+    /// Failures not yet told.
+    pub poisoned: [Option<String>; 3],
     pub buffer: Vec<u8>,
 }
 
@@ -73,7 +78,9 @@ impl Writer {
         loop {
             let now = Instant::now();
             let hurry = inner.closing || !inner.flushes.is_empty();
-            let mut wake: Option<Instant> = None;
+            let told = store_notices(&mut inner, &core, now);
+            let spilled = inner.spill(core.options.spill_after, now);
+            let mut wake = told.into_iter().chain(spilled).min();
             let mut due = Vec::new();
             for class in Class::ALL {
                 let queue = &inner.queues[class.index()];
@@ -265,6 +272,7 @@ impl Writer {
         log.mark = (segment, end);
         if let Some(held) = log.segments.get_mut(&segment) {
             held.end = end;
+            held.newest = written.last().map_or(held.newest, |queued| queued.item.wall);
             for (stream, span) in drafted.spans {
                 add_span(&mut held.spans, stream, span);
             }
@@ -278,11 +286,11 @@ impl Writer {
             inner.acks_since = None;
         }
         inner.changed = true;
-        let mut touched = BTreeSet::new();
+        let mut touched = BTreeMap::new();
         for queued in &written {
             if let Some(ledger) = inner.ledgers.get_mut(&queued.item.stream) {
                 ledger.extend(queued.item.seq, queued.item.seq);
-                touched.insert(queued.item.stream);
+                touched.insert(queued.item.stream, queued.item.seq);
             }
             if let Some((source, value)) = &queued.position {
                 inner.sources.insert(source.to_string(), (*value, drafted.order));
@@ -292,7 +300,11 @@ impl Writer {
             }
         }
         inner.queues[class.index()].refusing = None;
-        for stream in touched {
+        if let Some(reason) = self.poisoned[class.index()].take() {
+            inner.tell(Some(Notice::Poisoned { class, reason }));
+        }
+        for (stream, upto) in touched {
+            inner.forget_written(stream, upto);
             if let (Some(ledger), Some(live)) = (inner.ledgers.get(&stream), inner.streams.get(&stream)) {
                 live.last.send_replace(ledger.last);
             }
@@ -316,10 +328,10 @@ impl Writer {
             return;
         };
         segment.tail = false;
-        let spans = segment.spans.clone();
+        let (spans, newest) = (segment.spans.clone(), segment.newest);
         inner.checkpoint_now = true;
         inner.mark_unsaved();
-        inner.release(class);
+        retention::enforce(&core, &mut inner, class);
         drop(inner);
         let shared = Shared {
             incarnation,
@@ -333,7 +345,7 @@ impl Writer {
             offset: tail.size - FOOTER as u64,
         };
         let mut bytes = Vec::new();
-        footer(&spans, tail.offset, incarnation).write(place, shared, &mut bytes);
+        footer(&spans, tail.offset, incarnation, newest).write(place, shared, &mut bytes);
         if bytes.len() > FOOTER {
             return;
         }
@@ -351,6 +363,8 @@ impl Writer {
     fn poison(&mut self, class: Class, err: &io::Error) {
         tracing::error!(%class, error = %err, "spool: write or sync failed; going on in a fresh segment");
         let mut inner = self.core.lock();
+        // Told once the disk takes records again: before, the telling would only fail as well.
+        self.poisoned[class.index()].get_or_insert_with(|| err.to_string());
         if let Some(tail) = self.tails[class.index()].take() {
             let log = &mut inner.logs[class.index()];
             if let Some(segment) = log.segments.get_mut(&tail.segment) {
@@ -396,7 +410,13 @@ impl Writer {
         queue.bytes = 0;
         queue.since = None;
         for queued in &refused {
+            if inner.take_back(queued.item.stream) {
+                continue;
+            }
             if let Some(ledger) = inner.ledgers.get_mut(&queued.item.stream) {
+                if ledger.name == NOTICES {
+                    inner.notices.put_back(&queued.item.payload);
+                }
                 ledger.leave_out(queued.item.seq, queued.item.seq);
             }
             if let Some((source, _)) = &queued.position {
@@ -414,6 +434,10 @@ impl Writer {
         let core = self.core.clone();
         let mut inner = core.lock();
         let flushes = std::mem::take(&mut inner.flushes);
+        let left = !flushes.is_empty() && inner.holds_sampled();
+        if !inner.closing {
+            inner.hurry_since = None;
+        }
         let wanted = inner.changed;
         inner.checkpoint_now = false;
         drop(inner);
@@ -423,6 +447,9 @@ impl Writer {
         }
         if let Err(err) = &result {
             tracing::error!(error = %err, "spool: cursors not saved; after a restart some records will be sent again");
+        }
+        if left && result.is_ok() {
+            result = Err(io::Error::other("the disk does not take what is in memory"));
         }
         for ticket in flushes {
             ticket.answer(match &result {
@@ -460,8 +487,12 @@ impl Drafted {
 }
 
 /// A segment's footer: where its blocks end and what streams have in it.
-fn footer(spans: &BTreeMap<u32, Span>, end: u64, incarnation: u32) -> Draft {
-    let mut entries = vec![Entry::End { end, incarnation }];
+fn footer(spans: &BTreeMap<u32, Span>, end: u64, incarnation: u32, newest: i64) -> Draft {
+    let mut entries = vec![Entry::End {
+        end,
+        incarnation,
+        newest,
+    }];
     entries.extend(spans.iter().map(|(stream, span)| Entry::Span {
         stream: *stream,
         first: span.first,
@@ -545,4 +576,34 @@ fn take(queue: &mut Queue) -> VecDeque<Queued> {
         queue.since = None;
     }
     taken
+}
+
+/// Turns notices into records of their stream; says when to try again.
+fn store_notices(inner: &mut Inner, core: &Core, now: Instant) -> Option<Instant> {
+    let notices = match inner.notices.take(inner.hurry_since, now) {
+        Ok(notices) if notices.is_empty() => return None,
+        Ok(notices) => notices,
+        Err(later) => return Some(later),
+    };
+    let stream = inner.define(NOTICES, Class::Critical, crate::Durability::Strict);
+    for notice in notices {
+        let live = inner.streams.get_mut(&stream)?;
+        live.given += 1;
+        let queued = Queued {
+            item: Item {
+                stream,
+                seq: live.given,
+                wall: core.options.clock.now().as_microsecond(),
+                boot: u64::try_from(core.options.clock.since_boot().as_micros()).unwrap_or(u64::MAX),
+                payload: serde_json::to_vec(&notice).unwrap_or_default().into(),
+            },
+            position: None,
+            ticket: Arc::new(Ticket::default()),
+        };
+        let queue = &mut inner.queues[Class::Critical.index()];
+        queue.bytes += queued.cost();
+        queue.items.push_back(queued);
+        queue.since.get_or_insert_with(Instant::now);
+    }
+    None
 }

@@ -1,6 +1,8 @@
 //! Failure tests on the simulated disk.
 
 mod cuts;
+mod faults;
+mod memory;
 mod model;
 
 use crate::sim::{Image, SimDisk};
