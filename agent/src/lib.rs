@@ -1,1 +1,24 @@
-//! agent
+//! The device daemon: composition only.
+//!
+//! Takes: a [`Config`] and an engine; [`embedded::run`] brings the embedded one with all that it stands on.
+//! Gives: an [`Agent`] that has bound everything it serves ([`Agent::build`]) and then runs ([`Agent::run`]).
+//! `flow` joins the stages: source and render in `prepare`, the one loop in `converge`, status in `report`, events in
+//! `journal`, the hub in `uplink` and `orders`, people at the device in `local`.
+//! Never: holds an algorithm; those are in the stages' crates. Needs no network to start what it last ran.
+
+mod config;
+mod converge;
+pub mod embedded;
+mod flow;
+mod generations;
+mod journal;
+pub mod local;
+mod orders;
+mod prepare;
+mod report;
+mod steps;
+mod uplink;
+
+pub use config::{Config, ConfigError, HistoryPolicy, Hub, Registry};
+pub use converge::HealthPolicy;
+pub use flow::{Agent, Seams, Task};

@@ -78,6 +78,20 @@ impl Tasks {
         });
     }
 
+    /// Runs `work`, which is meant to run for ever, until the stop comes. Should it end or panic by itself, everything
+    /// stops: half a daemon is worse than one that its supervisor starts again.
+    pub fn spawn_vital(&self, name: &str, work: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        let label = name.to_owned();
+        self.run(name, async move {
+            let inner = tokio::spawn(stop.clone().run_until_cancelled_owned(work));
+            if !matches!(inner.await, Ok(None)) {
+                tracing::error!(task = label, "ended; stopping");
+                stop.cancel();
+            }
+        });
+    }
+
     /// Runs `work` to its own end; it must watch [`Tasks::stop`] itself.
     pub fn spawn_to_end(&self, name: &str, work: impl Future<Output = ()> + Send + 'static) {
         self.run(name, work);
@@ -154,6 +168,14 @@ mod tests {
             tasks.shut_down(Duration::from_secs(1)).await,
             Err(vec!["deaf".to_owned()])
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_vital_task_that_panics_stops_all() {
+        let tasks = Tasks::new();
+        tasks.spawn_vital("heart", async { panic!("on purpose") });
+        tasks.stop().cancelled().await;
+        assert_eq!(tasks.shut_down(Duration::from_secs(1)).await, Ok(()));
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,32 +1,28 @@
-//! The command line.
+//! The command line: one binary for device, hub and people.
 
 mod commands;
+mod exit;
+mod files;
+mod people;
+mod print;
 
-use clap::{Parser, Subcommand};
+use clap::Parser as _;
+use std::process::ExitCode;
 
-/// Runs what Git says on edge devices, with the link down too.
-#[derive(Debug, Parser)]
-#[command(version, about)]
-struct Cli {
-    #[command(subcommand)]
-    command: Verb,
-}
-
-#[derive(Debug, Subcommand)]
-enum Verb {
-    Init(commands::init::Init),
-}
-
-#[expect(clippy::print_stdout, reason = "the command line speaks on standard output")]
-fn main() -> anyhow::Result<()> {
-    match Cli::parse().command {
-        Verb::Init(init) => {
-            let made = init.run()?;
-            println!("{}: {} files", init.dir.display(), made.files);
-            if let Some(commit) = made.commit {
-                println!("first commit {}", &commit[..12]);
-            }
-            Ok(())
+fn main() -> ExitCode {
+    // A shim is single-threaded from its first instruction to its last: it clones processes by raw system calls.
+    // So it is told apart here, before anything could start a thread.
+    let words: Vec<_> = std::env::args_os().collect();
+    if words.get(1).is_some_and(|word| word == "shim") {
+        return ExitCode::from(runtime::shim::main(words.into_iter().skip(2).collect()));
+    }
+    let line = commands::Line::parse();
+    match line.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            let code = exit::code_of(&err);
+            print::error(&format!("{err:#}"));
+            ExitCode::from(code)
         }
     }
 }

@@ -215,3 +215,16 @@ pub struct Status {
     #[serde(default)]
     pub why: WhyReport,
 }
+
+/// The record of the `heartbeat` stream: what moves while nothing changes. Small, for it is sent for ever.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Heartbeat {
+    /// When, by the device's clock.
+    pub time: Timestamp,
+    /// When the source was last reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fetched_at: Option<Timestamp>,
+    /// See [`Facts`].
+    pub facts: Facts,
+}

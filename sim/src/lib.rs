@@ -1,7 +1,72 @@
-//! The test rig around the product.
+//! The simulated world: a hub and a fleet of devices on one machine, all real but the boards.
 //!
-//! Gives: [`git_server`], a Git server over HTTP(S), and [`demo_app`], what the demo runs.
-//! Never: is a dependency of a crate that is shipped to devices.
+//! Takes: the `leeward` program itself, which it starts as hub and as agents.
+//! Gives: [`World`] (what `leeward dev` drives), [`demo`] (the story with its checks), [`bench`] (the figures beside
+//! their peers), [`GitServer`] (a Git server over HTTP(S)).
+//! Never: is a dependency of what is shipped to devices; pretends: a cut link is a dropped packet, a crash is a
+//! killed process.
 
-pub mod demo_app;
+mod apps;
+pub mod bench;
+mod cgroups;
+pub mod demo;
 pub mod git_server;
+mod http;
+mod local;
+mod net;
+mod process;
+mod progress;
+mod run;
+mod world;
+
+pub use git_server::{GitServer, Options as GitServerOptions};
+pub use world::{SimDevice, World};
+
+use anyhow::Result;
+use std::path::Path;
+
+/// The fleet of the demo: name and class.
+pub fn fleet() -> Vec<(String, String)> {
+    world::FLEET
+        .iter()
+        .map(|(name, class)| ((*name).to_owned(), (*class).to_owned()))
+        .collect()
+}
+
+/// Where a person sees the fleet.
+///
+/// # Errors
+/// Where the hub has not written its access file yet.
+pub fn dashboard(world: &World) -> Result<String> {
+    let access = world.access()?;
+    Ok(format!(
+        "https://localhost:{}/ (token in {})",
+        world::HUB_PORT,
+        world.access_file().display()
+    ) + if access.token.is_empty() {
+        " - no token"
+    } else {
+        ""
+    })
+}
+
+/// Makes repository, images and devices where they are missing, and starts every agent.
+///
+/// # Errors
+/// The first thing that does not work.
+pub async fn start(world: &mut World, fleet: &[(String, String)], app: Option<&Path>) -> Result<()> {
+    if !world.work_tree().exists() {
+        apps::init_repository(world)?;
+        match app {
+            Some(app) => apps::push_images(world, app, apps::FIRST)?,
+            None => tracing::warn!(
+                "no demo application was given (--app): the example's images are not in the registry"
+            ),
+        }
+    }
+    for (name, class) in fleet {
+        world.add_device(name, class).await?;
+        world.start_agent(name)?;
+    }
+    Ok(())
+}

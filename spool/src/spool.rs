@@ -10,6 +10,7 @@ use crate::recover::{self, Recovered};
 use crate::room;
 use crate::stream::Stream;
 use crate::writer::Writer;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -171,6 +172,23 @@ impl Spool {
             .get(source)
             .copied()
             .or_else(|| inner.sources.get(source).map(|(value, _)| *value))
+    }
+
+    /// [`Spool::position`] of every source that is remembered.
+    pub fn positions(&self) -> BTreeMap<String, u64> {
+        let inner = self.core.lock();
+        let kept = inner
+            .sources
+            .iter()
+            .map(|(source, (position, _))| (source.clone(), *position));
+        let mut positions: BTreeMap<String, u64> = kept.collect();
+        positions.extend(
+            inner
+                .offered
+                .iter()
+                .map(|(source, position)| (source.clone(), *position)),
+        );
+        positions
     }
 
     /// Identifies this spool's numbering: a new one at each loss of state, so that a number never means two records.

@@ -1,4 +1,148 @@
-//! One module per subcommand.
+//! The verbs.
 
+mod agent;
+mod build;
+mod describe;
+#[cfg(feature = "sim")]
+mod dev;
+mod get;
+#[cfg(feature = "hub")]
+mod hub;
+mod image;
 pub mod init;
+mod intent;
+mod local;
+mod login;
+mod logs;
 mod scaffold;
+
+use crate::exit;
+use crate::people::AccessArgs;
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Runs a fleet of edge devices from Git.
+#[derive(Debug, Parser)]
+#[command(name = "leeward", version, after_help = exit::HELP, arg_required_else_help = true)]
+pub struct Line {
+    #[command(flatten)]
+    access: AccessArgs,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run a device (as a service)
+    Agent(agent::Args),
+    /// Run a hub, or manage one that runs
+    #[cfg(feature = "hub")]
+    Hub(hub::Args),
+    /// Try everything on this machine: a hub and simulated devices
+    #[cfg(feature = "sim")]
+    Dev(dev::Args),
+
+    /// Make a Git repository for a fleet
+    Init(init::Init),
+    /// Print what `kubectl kustomize` prints for a folder
+    Build(build::BuildArgs),
+    /// Show what a device would run from a repository, and what it would refuse
+    Plan(build::PlanArgs),
+    /// Build and push container images without Docker
+    Image(image::Args),
+
+    /// List devices, workloads, generations, events, the audit trail or enrolment tokens
+    Get(get::Args),
+    /// Show all that is known of a device
+    Describe(describe::Args),
+    /// Show the output of a container
+    Logs(logs::Args),
+    /// Make a device look at its source now
+    Sync(intent::DeviceArgs),
+    /// Let a device take no new generation
+    Pause(intent::DeviceArgs),
+    /// Let a device take new generations again
+    Resume(intent::DeviceArgs),
+    /// Replace the pods of one workload
+    Restart(intent::RestartArgs),
+    /// Remember a hub, and as whom to talk to it
+    Login(login::Args),
+    /// Make an enrolment token for a device
+    Token(intent::TokenArgs),
+
+    /// At a device: how it is, without any network
+    Status(local::Args),
+}
+
+impl Line {
+    /// Does what was asked.
+    pub fn run(self) -> Result<()> {
+        let access = self.access;
+        match self.verb {
+            Verb::Agent(args) => args.run(),
+            #[cfg(feature = "hub")]
+            Verb::Hub(args) => args.run(),
+            #[cfg(feature = "sim")]
+            Verb::Dev(args) => args.run(),
+            Verb::Init(args) => made(&args),
+            Verb::Build(args) => args.run(),
+            Verb::Plan(args) => args.run(),
+            Verb::Image(args) => asking(args.run(access)),
+            Verb::Get(args) => asking(args.run(access)),
+            Verb::Describe(args) => asking(args.run(access)),
+            Verb::Logs(args) => asking(args.run(access)),
+            Verb::Sync(args) => asking(args.run(access, model::IntentKind::SyncNow)),
+            Verb::Pause(args) => asking(args.run(access, model::IntentKind::Pause)),
+            Verb::Resume(args) => asking(args.run(access, model::IntentKind::Resume)),
+            Verb::Restart(args) => asking(args.run(access)),
+            Verb::Login(args) => asking(args.run(access)),
+            Verb::Token(args) => asking(args.run(access)),
+            Verb::Status(args) => args.run(),
+        }
+    }
+}
+
+fn made(init: &init::Init) -> Result<()> {
+    let made = init.run()?;
+    crate::print::note(&format!("{}: {} files", init.dir.display(), made.files));
+    if let Some(commit) = made.commit {
+        crate::print::note(&format!("first commit {}", &commit[..12]));
+    }
+    Ok(())
+}
+
+/// One question needs one thread.
+fn asking(work: impl Future<Output = Result<()>>) -> Result<()> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(work)
+}
+
+/// A daemon's log: human on a terminal, JSON where asked; `RUST_LOG` chooses how much.
+fn log_to_stderr(json: bool) {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    if json {
+        builder.json().init();
+    } else {
+        builder.with_target(false).init();
+    }
+}
+
+/// Resolves at SIGTERM or SIGINT.
+async fn stop_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::warn!("no signal handlers; only SIGKILL ends this process");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+}

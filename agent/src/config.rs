@@ -1,0 +1,427 @@
+//! The agent's configuration: one YAML file, read once, resolved before anything starts.
+
+use jiff::SignedDuration;
+use model::{ClassName, DeviceName};
+use serde::Deserialize;
+use source::{GitAuth, GitRef, GitSpec};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {path}", path = .path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is no configuration.
+    #[error("{path}: {why}", path = .path.display())]
+    Parse {
+        /// Which.
+        path: PathBuf,
+        /// Where in it, and what.
+        why: String,
+    },
+    /// A value makes no sense.
+    #[error("{path}: {field}: {why}", path = .path.display())]
+    Value {
+        /// Which.
+        path: PathBuf,
+        /// Which field.
+        field: &'static str,
+        /// What is wrong, and what to write.
+        why: String,
+    },
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Raw {
+    #[serde(rename = "apiVersion")]
+    api_version: String,
+    #[serde(rename = "kind")]
+    kind: String,
+    device: DeviceName,
+    class: ClassName,
+    #[serde(default)]
+    site: Option<String>,
+    #[serde(default)]
+    state: Option<PathBuf>,
+    #[serde(default)]
+    sysroot: Option<PathBuf>,
+    hub: Option<RawHub>,
+    source: RawSource,
+    #[serde(default)]
+    registries: Vec<RawRegistry>,
+    #[serde(default)]
+    network: RawNetwork,
+    #[serde(default)]
+    health: RawHealth,
+    #[serde(default)]
+    heartbeat: Option<SignedDuration>,
+    #[serde(default)]
+    cgroup: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct RawHub {
+    address: String,
+    #[serde(default)]
+    token: Option<String>,
+    #[serde(default)]
+    token_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct RawSource {
+    url: String,
+    #[serde(default)]
+    branch: Option<String>,
+    #[serde(default)]
+    tag: Option<String>,
+    #[serde(default)]
+    semver: Option<String>,
+    #[serde(default)]
+    commit: Option<String>,
+    #[serde(default)]
+    path: Option<String>,
+    #[serde(default)]
+    interval: Option<SignedDuration>,
+    #[serde(default)]
+    include: Vec<String>,
+    #[serde(default)]
+    ca_file: Option<PathBuf>,
+    #[serde(default)]
+    user: Option<String>,
+    #[serde(default)]
+    token: Option<String>,
+    #[serde(default)]
+    token_file: Option<PathBuf>,
+    #[serde(default)]
+    ssh_key: Option<PathBuf>,
+    #[serde(default)]
+    known_hosts: Option<PathBuf>,
+    #[serde(default)]
+    on_history_rewrite: HistoryPolicy,
+}
+
+/// What to do when the source's history was rolled back or rewritten.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum HistoryPolicy {
+    /// Follow it, and say so in an event.
+    #[default]
+    Follow,
+    /// Stay on what is held until the reference moves forward from there, and say so in the status.
+    Refuse,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct RawRegistry {
+    host: String,
+    #[serde(default)]
+    url: Option<String>,
+    #[serde(default)]
+    hub: bool,
+    #[serde(default)]
+    ca_file: Option<PathBuf>,
+    #[serde(default)]
+    user: Option<String>,
+    #[serde(default)]
+    password_file: Option<PathBuf>,
+    #[serde(default)]
+    insecure_http: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct RawNetwork {
+    #[serde(default, rename = "podCIDR")]
+    pod_cidr: Option<String>,
+    #[serde(default, rename = "serviceCIDR")]
+    service_cidr: Option<String>,
+    #[serde(default)]
+    bridge: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct RawHealth {
+    #[serde(default)]
+    deadline: Option<SignedDuration>,
+    #[serde(default)]
+    settle: Option<SignedDuration>,
+}
+
+/// The configuration, resolved.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Who the device is.
+    pub device: DeviceName,
+    /// Its hardware class.
+    pub class: ClassName,
+    /// Where it stands.
+    pub site: Option<String>,
+    /// Root of all state.
+    pub state: PathBuf,
+    /// `/`, or a fixture of another machine's `proc` and `sys`.
+    pub sysroot: PathBuf,
+    /// Where to report to.
+    pub hub: Option<Hub>,
+    /// Where desired state comes from.
+    pub source: GitSpec,
+    /// Folder of the tree that is this device's; the class's where absent.
+    pub path: Option<String>,
+    /// Time between two looks at the source.
+    pub interval: Duration,
+    /// See [`HistoryPolicy`].
+    pub history: HistoryPolicy,
+    /// Where images come from, by the host in their names.
+    pub registries: Vec<Registry>,
+    /// Address ranges on the device; the engine's own where absent.
+    pub pod_cidr: Option<String>,
+    /// As above.
+    pub service_cidr: Option<String>,
+    /// Name of the bridge.
+    pub bridge: Option<String>,
+    /// How candidates are judged.
+    pub health: crate::HealthPolicy,
+    /// Time between two reports while nothing changes.
+    pub heartbeat: Duration,
+    /// Parent of all pods' cgroups, such as `/leeward`.
+    pub cgroup: String,
+}
+
+/// Where a hub is.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Hub {
+    /// `host[:port]`.
+    pub address: String,
+    /// Enrolment token; used once, useless afterwards.
+    pub token: Option<String>,
+}
+
+impl std::fmt::Debug for Hub {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hub")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where images under one registry name come from.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Registry {
+    /// The host in image names.
+    pub host: String,
+    /// Base URL; `https://<host>` where absent.
+    pub url: Option<String>,
+    /// The hub's own registry, reached with the device's certificate.
+    pub hub: bool,
+    /// CA certificates in PEM beside the system's.
+    pub ca: Option<Vec<u8>>,
+    /// Basic authentication.
+    pub login: Option<(String, String)>,
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registry")
+            .field("host", &self.host)
+            .field("url", &self.url)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Config {
+    /// Reads and resolves a configuration file.
+    ///
+    /// # Errors
+    /// [`ConfigError`], with file, place and remedy.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = String::from_utf8_lossy(&read(path)?).into_owned();
+        Self::parse(&text, path)
+    }
+
+    fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let raw: Raw = serde_saphyr::from_str(text).map_err(|err| ConfigError::Parse {
+            path: path.to_owned(),
+            why: err.to_string(),
+        })?;
+        let value = |field, why: &str| ConfigError::Value {
+            path: path.to_owned(),
+            field,
+            why: why.to_owned(),
+        };
+        if (raw.api_version.as_str(), raw.kind.as_str()) != ("leeward.dev/v1alpha1", "Agent") {
+            return Err(value(
+                "apiVersion, kind",
+                "must be leeward.dev/v1alpha1 and Agent",
+            ));
+        }
+        let duration = |field, given: Option<SignedDuration>, otherwise: u64| match given {
+            None => Ok(Duration::from_secs(otherwise)),
+            Some(given) => Duration::try_from(given)
+                .ok()
+                .filter(|d| !d.is_zero())
+                .ok_or_else(|| value(field, "must be above zero, such as 30s or 5m")),
+        };
+        let hub = match raw.hub {
+            None => None,
+            Some(hub) => Some(Hub {
+                address: hub
+                    .address
+                    .trim_start_matches("https://")
+                    .trim_end_matches('/')
+                    .to_owned(),
+                token: secret(hub.token, hub.token_file)?,
+            }),
+        };
+        if raw.registries.iter().any(|r| r.hub) && hub.is_none() {
+            return Err(value("registries[].hub", "needs a hub; give `hub.address`"));
+        }
+        Ok(Self {
+            device: raw.device,
+            class: raw.class,
+            site: raw.site,
+            state: raw.state.unwrap_or_else(|| PathBuf::from("/var/lib/leeward")),
+            sysroot: raw.sysroot.unwrap_or_else(|| PathBuf::from("/")),
+            hub,
+            path: raw.source.path.clone(),
+            interval: duration("source.interval", raw.source.interval, 60)?,
+            history: raw.source.on_history_rewrite,
+            source: git_spec(raw.source, value)?,
+            registries: raw
+                .registries
+                .into_iter()
+                .map(registry)
+                .collect::<Result<_, _>>()?,
+            pod_cidr: raw.network.pod_cidr,
+            service_cidr: raw.network.service_cidr,
+            bridge: raw.network.bridge,
+            health: crate::HealthPolicy {
+                deadline: duration("health.deadline", raw.health.deadline, 300)?,
+                settle: duration("health.settle", raw.health.settle, 10)?,
+            },
+            heartbeat: duration("heartbeat", raw.heartbeat, 30)?,
+            cgroup: raw.cgroup.unwrap_or_else(|| "/leeward".to_owned()),
+        })
+    }
+}
+
+fn git_spec(
+    raw: RawSource,
+    value: impl Fn(&'static str, &str) -> ConfigError,
+) -> Result<GitSpec, ConfigError> {
+    let mut references = [
+        raw.branch.map(GitRef::Branch),
+        raw.tag.map(GitRef::Tag),
+        raw.semver.map(GitRef::Semver),
+        raw.commit.map(GitRef::Commit),
+    ]
+    .into_iter()
+    .flatten();
+    let reference = references
+        .next()
+        .unwrap_or_else(|| GitRef::Branch("main".to_owned()));
+    if references.next().is_some() {
+        return Err(value("source", "give one of branch, tag, semver and commit"));
+    }
+    let token = secret(raw.token, raw.token_file)?;
+    let auth = match (token, raw.ssh_key, raw.known_hosts) {
+        (Some(token), None, None) => GitAuth::Token {
+            user: raw.user.unwrap_or_default(),
+            token,
+        },
+        (None, Some(key), Some(known_hosts)) => GitAuth::Ssh { key, known_hosts },
+        (None, None, None) => GitAuth::None,
+        (None, _, _) => return Err(value("source", "sshKey and knownHosts go together")),
+        (Some(_), _, _) => return Err(value("source", "give a token or an ssh key, not both")),
+    };
+    Ok(GitSpec {
+        url: raw.url,
+        reference,
+        auth,
+        ca: raw.ca_file.as_deref().map(read).transpose()?,
+        include: raw.include,
+    })
+}
+
+fn registry(raw: RawRegistry) -> Result<Registry, ConfigError> {
+    let password = raw
+        .password_file
+        .map(|path| secret(None, Some(path)))
+        .transpose()?
+        .flatten();
+    let url = raw
+        .url
+        .or_else(|| raw.insecure_http.then(|| format!("http://{}", raw.host)));
+    Ok(Registry {
+        host: raw.host,
+        url,
+        hub: raw.hub,
+        ca: raw.ca_file.as_deref().map(read).transpose()?,
+        login: raw.user.zip(password),
+    })
+}
+
+fn secret(inline: Option<String>, file: Option<PathBuf>) -> Result<Option<String>, ConfigError> {
+    match (inline, file) {
+        (Some(text), _) => Ok(Some(text)),
+        (None, Some(path)) => Ok(Some(String::from_utf8_lossy(&read(&path)?).trim().to_owned())),
+        (None, None) => Ok(None),
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, ConfigError> {
+    std::fs::read(path).map_err(|source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(rest: &str) -> Result<Config, String> {
+        let text = format!(
+            "apiVersion: leeward.dev/v1alpha1\nkind: Agent\ndevice: pi-1\nclass: raspberry-pi-5\n{rest}"
+        );
+        Config::parse(&text, Path::new("agent.yaml")).map_err(|err| err.to_string())
+    }
+
+    #[test]
+    fn defaults_are_for_a_device_in_the_field() {
+        let config = parse("source: {url: 'https://git.example/fleet.git'}").unwrap();
+        assert_eq!(config.source.reference, GitRef::Branch("main".to_owned()));
+        assert_eq!(config.interval, Duration::from_secs(60));
+        assert_eq!(config.state, Path::new("/var/lib/leeward"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let source = "source: {url: 'https://git.example/fleet.git', ";
+        for (text, part) in [
+            (format!("{source} branc: main}}"), "branc"),
+            (format!("{source} branch: main, tag: v1}}"), "one of branch, tag"),
+            (format!("{source} interval: 0s}}"), "source.interval"),
+            (format!("{source} sshKey: /k}}"), "knownHosts"),
+            (
+                format!("{source}}}\nregistries: [{{host: r, hub: true}}]"),
+                "needs a hub",
+            ),
+        ] {
+            let err = parse(&text).unwrap_err();
+            assert!(err.contains(part) && err.contains("agent.yaml"), "{text}: {err}");
+        }
+    }
+}

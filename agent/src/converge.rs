@@ -1,0 +1,511 @@
+//! The one loop: look, plan, act, judge.
+//!
+//! It is never told what changed; it is woken, and looks. What it holds beside the generations on disk (steps under
+//! way, back-off of steps that failed, how long a trial has been healthy) may be lost at any moment.
+
+use crate::generations::{Generations, GenerationsError, Offer};
+use crate::journal::Journal;
+use crate::steps::Steps;
+use jiff::Timestamp;
+use kit::Clock;
+use model::{
+    Action, Because, Desired, GenerationStatus, ObjectKey, Observed, Phase, Severity, Step, WhyReport,
+    WorkloadState, WorkloadStatus,
+};
+use plan::{Limits, Verdict, Wanted, expand, verdict};
+use runtime::Engine;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+
+/// A generation that rendered, that this device accepts, and whose images are here.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    /// As rendered.
+    pub desired: Desired,
+    /// As this device runs it.
+    pub wanted: Wanted,
+}
+
+/// What people and the hub may ask of the loop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Take no new generation.
+    Pause,
+    /// Take them again.
+    Resume,
+    /// Replace the pods of one workload.
+    Restart(ObjectKey),
+    /// A revision was refused before it got here; remember why.
+    Refused {
+        /// Its content, where it rendered.
+        id: Option<model::GenerationId>,
+        /// Which.
+        revision: Box<model::Revision>,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A command and where its answer goes.
+pub type Request = (Command, oneshot::Sender<Result<(), String>>);
+
+/// How a candidate is judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HealthPolicy {
+    /// A candidate that is not healthy after this time is rolled back.
+    pub deadline: Duration,
+    /// It must be healthy for this long without a break.
+    pub settle: Duration,
+}
+
+/// What the loop last saw and did, for status.
+#[derive(Debug, Clone, PartialEq)]
+pub struct View {
+    /// See [`Phase`].
+    pub phase: Phase,
+    /// See [`GenerationStatus`].
+    pub generation: GenerationStatus,
+    /// State of each workload.
+    pub workloads: Vec<WorkloadStatus>,
+    /// The planner's account.
+    pub why: WhyReport,
+    /// Notes of the generation: objects that are accepted and not acted on.
+    pub notes: Vec<String>,
+    /// One sentence on the whole.
+    pub message: String,
+}
+
+impl Default for View {
+    fn default() -> Self {
+        Self {
+            phase: Phase::WaitingForSource,
+            generation: GenerationStatus::default(),
+            workloads: Vec::new(),
+            why: WhyReport::default(),
+            notes: Vec::new(),
+            message: "no generation yet".to_owned(),
+        }
+    }
+}
+
+/// Everything the loop needs.
+#[derive(Debug)]
+pub struct Inputs<E> {
+    /// What runs the pods.
+    pub engine: Arc<E>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Where events go.
+    pub journal: Journal,
+    /// What is held on disk.
+    pub generations: Generations,
+    /// What the device can give.
+    pub limits: Limits,
+    /// See [`HealthPolicy`].
+    pub health: HealthPolicy,
+    /// Newest prepared generation.
+    pub offers: watch::Receiver<Option<Arc<Prepared>>>,
+    /// Small inbox; a full one is an answer.
+    pub requests: mpsc::Receiver<Request>,
+    /// Told at each look at the engine: there may be events in its journals.
+    pub looked: Arc<Notify>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Trial {
+    deadline: Duration,
+    healthy_since: Option<Duration>,
+}
+
+/// The loop's state.
+#[derive(Debug)]
+pub struct Converger<E> {
+    engine: Arc<E>,
+    clock: Arc<dyn Clock>,
+    journal: Journal,
+    generations: Generations,
+    limits: Limits,
+    health: HealthPolicy,
+    offers: watch::Receiver<Option<Arc<Prepared>>>,
+    requests: mpsc::Receiver<Request>,
+    looked: Arc<Notify>,
+    wanted: Option<Wanted>,
+    trial: Option<Trial>,
+    steps: Steps,
+    view: watch::Sender<View>,
+}
+
+/// Looks again after this long even when nothing moved: a last resort against a lost wake.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
+impl<E: Engine> Converger<E> {
+    /// Takes up the generation on disk. No network is needed, and none is used.
+    pub fn new(inputs: Inputs<E>) -> (Self, watch::Receiver<View>) {
+        let (view, watching) = watch::channel(View::default());
+        let mut this = Self {
+            engine: inputs.engine,
+            clock: inputs.clock,
+            journal: inputs.journal,
+            generations: inputs.generations,
+            limits: inputs.limits,
+            health: inputs.health,
+            offers: inputs.offers,
+            requests: inputs.requests,
+            looked: inputs.looked,
+            wanted: None,
+            trial: None,
+            steps: Steps::default(),
+            view,
+        };
+        this.take_up_current();
+        (this, watching)
+    }
+
+    /// Runs until it is dropped; every await is safe to be dropped at.
+    pub async fn run(mut self) {
+        if self.generations.on_trial() && self.generations.trial_is_hopeless() {
+            self.fail_trial("the agent was started again and again while this generation was on trial")
+                .await;
+        }
+        loop {
+            let wake = self.turn().await;
+            let engine = Arc::clone(&self.engine);
+            tokio::select! {
+                // Closed inboxes mean that the rest of the agent is going down; the loop is dropped with it.
+                Ok(()) = self.offers.changed() => {
+                    let offer = self.offers.borrow_and_update().clone();
+                    if let Some(prepared) = offer {
+                        self.consider(&prepared).await;
+                    }
+                }
+                Some((command, reply)) = self.requests.recv() => {
+                    let answer = self.command(command).await.map_err(|err| kit::chain(&err));
+                    // The one who asked may have gone.
+                    let _ = reply.send(answer);
+                }
+                () = engine.changed() => {}
+                done = self.steps.next() => self.steps_done(done).await,
+                () = tokio::time::sleep(wake) => {}
+            }
+        }
+    }
+
+    fn take_up_current(&mut self) {
+        let current = self.generations.load_current();
+        self.wanted = current.and_then(|desired| match expand(&desired, &self.limits) {
+            Ok(wanted) => Some(wanted),
+            Err(refusals) => {
+                // Only a new agent with stricter rules gets here; what runs goes on running, unmanaged, until the
+                // next revision. Stopping it would be the worse answer.
+                let why = refusals.first().map(ToString::to_string).unwrap_or_default();
+                tracing::error!(why, "the current generation is refused by this version");
+                None
+            }
+        });
+        self.steps.forget_failures();
+        self.trial = self.generations.on_trial().then(|| Trial {
+            deadline: self.clock.since_boot() + self.health.deadline,
+            healthy_since: None,
+        });
+    }
+
+    /// One look, one plan, one launch of what is due. Returns how long to sleep at most.
+    async fn turn(&mut self) -> Duration {
+        let seen = match self.engine.observe().await {
+            Ok(seen) => seen,
+            Err(err) => {
+                tracing::warn!(err = kit::chain(&err), "cannot observe");
+                self.view.send_if_modified(|view| {
+                    let message = format!("the engine does not answer: {}", kit::chain(&err));
+                    std::mem::replace(&mut view.message, message.clone()) != message
+                });
+                return Duration::from_secs(2);
+            }
+        };
+        self.looked.notify_one();
+        let now = self.clock.now();
+        let Some(wanted) = self.wanted.clone() else {
+            self.publish(View {
+                phase: self.phase(None),
+                ..View::default()
+            });
+            return LOOK_AGAIN;
+        };
+        let (plan, why) = plan::plan(&wanted, &seen, now);
+        for step in plan.steps {
+            self.steps.launch(step, &self.engine, self.clock.since_boot());
+        }
+        let workloads = self.judged(&wanted, &seen, now);
+        let judgement = verdict(&workloads);
+        let moved = self.judge(&judgement, plan_is_empty(&why)).await;
+        if moved {
+            return Duration::ZERO;
+        }
+        let message = match &judgement {
+            Verdict::Healthy => "all workloads are as wanted".to_owned(),
+            Verdict::Progressing(why) | Verdict::Failed(why) => why.clone(),
+        };
+        self.publish(View {
+            phase: self.phase(Some(&judgement)),
+            generation: self.generation_status(),
+            workloads,
+            why,
+            notes: wanted.notes.clone(),
+            message,
+        });
+        self.next_wake()
+    }
+
+    /// Workloads with what the loop itself knows: steps that the engine refused.
+    fn judged(&self, wanted: &Wanted, seen: &Observed, now: Timestamp) -> Vec<WorkloadStatus> {
+        let mut workloads = plan::workloads(wanted, seen, now);
+        for workload in &mut workloads {
+            if workload.state == WorkloadState::Current {
+                continue;
+            }
+            if let Some(failure) = self.steps.failure_of(&workload.key) {
+                workload.message = failure.text.clone();
+                if failure.final_word {
+                    workload.state = WorkloadState::Failed;
+                }
+            }
+        }
+        workloads
+    }
+
+    /// Ends a trial where it is decided. Says whether what is wanted has changed.
+    async fn judge(&mut self, judgement: &Verdict, at_rest: bool) -> bool {
+        let now = self.clock.since_boot();
+        let Some(trial) = &mut self.trial else {
+            return false;
+        };
+        match judgement {
+            Verdict::Healthy if at_rest && self.steps.is_idle() => {
+                let since = *trial.healthy_since.get_or_insert(now);
+                if now.saturating_sub(since) >= self.health.settle {
+                    self.pass_trial().await;
+                }
+                false
+            }
+            Verdict::Failed(why) => {
+                let why = why.clone();
+                self.fail_trial(&why).await;
+                true
+            }
+            Verdict::Healthy | Verdict::Progressing(_) => {
+                trial.healthy_since = None;
+                if now < trial.deadline {
+                    return false;
+                }
+                let waited = self.health.deadline.as_secs();
+                let why = match judgement {
+                    Verdict::Progressing(why) => format!("not healthy after {waited} s: {why}"),
+                    _ => format!("not at rest after {waited} s"),
+                };
+                self.fail_trial(&why).await;
+                true
+            }
+        }
+    }
+
+    async fn pass_trial(&mut self) {
+        match self.generations.promote() {
+            Ok(()) => {
+                self.trial = None;
+                let name = self.current_name();
+                self.note(
+                    Severity::Normal,
+                    "Healthy",
+                    format!("generation {name} is healthy and is the last good one"),
+                )
+                .await;
+            }
+            // The trial stays open, and is judged again at the next turn.
+            Err(err) => tracing::error!(err = kit::chain(&err), "cannot record a healthy generation"),
+        }
+    }
+
+    async fn fail_trial(&mut self, why: &str) {
+        let name = self.current_name();
+        match self.generations.roll_back(why) {
+            Ok(true) => {
+                self.take_up_current();
+                let back = self.current_name();
+                let message = format!("generation {name} failed ({why}); back on {back}");
+                self.note(Severity::Critical, "RolledBack", message).await;
+            }
+            Ok(false) => {
+                self.trial = None;
+                let message =
+                    format!("generation {name} failed ({why}); there is no earlier one to go back to");
+                self.note(Severity::Critical, "Failed", message).await;
+            }
+            Err(err) => tracing::error!(err = kit::chain(&err), "cannot roll back"),
+        }
+    }
+
+    async fn consider(&mut self, prepared: &Prepared) {
+        if self.generations.paused() {
+            return;
+        }
+        let result = match self.generations.offer(prepared.wanted.generation) {
+            Offer::Same => self.generations.renamed(&prepared.desired.revision),
+            Offer::KnownBad => Ok(()),
+            Offer::New => self.generations.adopt(&prepared.desired),
+        };
+        if let Err(err) = result {
+            tracing::error!(err = kit::chain(&err), "cannot keep a generation");
+            return;
+        }
+        let taken = self.generations.current().map(|named| named.id) == Some(prepared.wanted.generation);
+        let running =
+            self.wanted.as_ref().map(|wanted| wanted.generation) == Some(prepared.wanted.generation);
+        if taken && !running {
+            self.take_up_current();
+            let message = format!(
+                "generation {} from {} goes on trial",
+                prepared.wanted.generation, prepared.desired.revision
+            );
+            self.note(Severity::Normal, "Adopted", message).await;
+        }
+    }
+
+    async fn command(&mut self, command: Command) -> Result<(), GenerationsError> {
+        match command {
+            Command::Pause => {
+                self.generations.pause(true)?;
+                self.note(
+                    Severity::Warning,
+                    "Paused",
+                    "new generations wait until the device is resumed",
+                )
+                .await;
+            }
+            Command::Resume => {
+                self.generations.pause(false)?;
+                self.note(Severity::Normal, "Resumed", "new generations are taken again")
+                    .await;
+                let offer = self.offers.borrow().clone();
+                if let Some(prepared) = offer {
+                    self.consider(&prepared).await;
+                }
+            }
+            Command::Restart(key) => {
+                let seen = self.engine.observe().await.unwrap_or_default();
+                for pod in seen.pods.iter().filter(|pod| pod.owner == key) {
+                    let action = Action::StopPod {
+                        pod: pod.id.clone(),
+                        grace_seconds: 30,
+                    };
+                    let step = Step {
+                        action,
+                        about: key.clone(),
+                        because: Because::Changed,
+                    };
+                    self.steps.launch(step, &self.engine, self.clock.since_boot());
+                }
+                self.note(
+                    Severity::Normal,
+                    "Restarting",
+                    format!("{key} is restarted by intent"),
+                )
+                .await;
+            }
+            Command::Refused { id, revision, reason } => {
+                let before = self
+                    .generations
+                    .failed()
+                    .map(|failed| (failed.revision.clone(), failed.reason.clone()));
+                self.generations.refused(id, &revision, &reason)?;
+                if before != Some((*revision.clone(), reason.clone())) {
+                    self.note(Severity::Warning, "Refused", format!("{revision}: {reason}"))
+                        .await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn steps_done(&mut self, done: crate::steps::Done) {
+        let now = self.clock.since_boot();
+        if let Some(failure) = self.steps.settle(done, now) {
+            self.note(Severity::Warning, "FailedStep", failure).await;
+        }
+    }
+
+    fn next_wake(&self) -> Duration {
+        let now = self.clock.since_boot();
+        let mut wake = LOOK_AGAIN;
+        if let Some(trial) = self.trial {
+            let next = trial
+                .healthy_since
+                .map_or(trial.deadline, |since| since + self.health.settle);
+            wake = wake.min(next.saturating_sub(now));
+        }
+        if let Some(until) = self.steps.next_retry() {
+            wake = wake.min(until.saturating_sub(now));
+        }
+        wake.max(Duration::from_millis(20))
+    }
+
+    fn phase(&self, judgement: Option<&Verdict>) -> Phase {
+        let rolled_back = self.generations.failed().is_some_and(|failed| failed.tried)
+            && self.generations.last_good().is_some()
+            && self.generations.current() == self.generations.last_good();
+        match judgement {
+            _ if self.generations.paused() => Phase::Paused,
+            None if self.generations.current().is_none() => Phase::WaitingForSource,
+            _ if self.trial.is_some() => Phase::Progressing,
+            Some(Verdict::Healthy) if rolled_back => Phase::RolledBack,
+            Some(Verdict::Healthy) => Phase::Ready,
+            _ => Phase::Degraded,
+        }
+    }
+
+    fn generation_status(&self) -> GenerationStatus {
+        let name = |named: Option<&crate::generations::Named>| named.map(|n| n.id.to_string());
+        GenerationStatus {
+            current: name(self.generations.current()),
+            revision: self.generations.current().map(|n| n.revision.clone()),
+            last_good: name(self.generations.last_good()),
+            candidate: name(self.generations.current().filter(|_| self.trial.is_some())),
+            failed: self.generations.failed().map(|failed| {
+                let id = failed
+                    .id
+                    .map_or_else(|| failed.revision.short().to_owned(), |id| id.to_string());
+                (id, failed.reason.clone())
+            }),
+        }
+    }
+
+    fn current_name(&self) -> String {
+        self.generations
+            .current()
+            .map_or_else(|| "none".to_owned(), |named| named.id.to_string())
+    }
+
+    fn publish(&self, view: View) {
+        let view = View {
+            generation: self.generation_status(),
+            ..view
+        };
+        self.view.send_if_modified(|held| {
+            let changed = *held != view;
+            *held = view;
+            changed
+        });
+    }
+
+    async fn note(&self, severity: Severity, reason: &str, message: impl Into<String>) {
+        let generation = self.generations.current().map(|named| named.id.to_string());
+        self.journal
+            .note(severity, reason, "device", message.into(), generation)
+            .await;
+    }
+}
+
+/// Whether the planner left everything as it is.
+fn plan_is_empty(why: &WhyReport) -> bool {
+    why.lines.iter().all(|line| line.verdict == "keep")
+}

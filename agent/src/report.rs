@@ -1,0 +1,201 @@
+//! What the device says of itself: strict records when something changed, sampled ones as a heartbeat.
+
+use crate::converge::View;
+use crate::uplink::Link;
+use device::FactsReader;
+use jiff::Timestamp;
+use kit::Clock;
+use model::{ClassName, Condition, DeviceName, Heartbeat, Phase, SourceStatus, Status, WorkloadState};
+use spool::Stream;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Name of the stream of statuses.
+pub const STATUS: &str = "status";
+/// Name of the stream of heartbeats, in memory while the link is up.
+pub const HEARTBEAT: &str = "heartbeat";
+
+/// While the link is down, heartbeats are history that costs flash: one in this time is enough.
+const EVERY_WHILE_DOWN: Duration = Duration::from_secs(600);
+
+/// Changes within this time are one report.
+const TOGETHER: Duration = Duration::from_millis(300);
+
+/// A status with its place in the stream.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reported {
+    /// As written.
+    pub status: Status,
+    /// Sequence in the `status` stream of the last one written there.
+    pub sequence: u64,
+}
+
+/// Everything that reporting needs.
+#[derive(Debug)]
+pub struct Inputs {
+    /// Who.
+    pub device: DeviceName,
+    /// Its class.
+    pub class: ClassName,
+    /// Random id of this boot.
+    pub boot_id: String,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// From the loop.
+    pub view: watch::Receiver<View>,
+    /// From the source.
+    pub source: watch::Receiver<SourceStatus>,
+    /// From the machine.
+    pub facts: FactsReader,
+    /// Strict.
+    pub status: Stream,
+    /// Sampled.
+    pub heartbeat: Stream,
+    /// How the link is.
+    pub link: watch::Receiver<Link>,
+    /// Time between two heartbeats.
+    pub every: Duration,
+}
+
+/// Reports for ever; publishes the newest status.
+pub async fn run(mut inputs: Inputs, out: watch::Sender<Option<Reported>>) {
+    let mut conditions: Vec<Condition> = Vec::new();
+    let mut last: Option<Status> = None;
+    let mut sequence = inputs.status.last();
+    loop {
+        let status = compose(&mut inputs, &mut conditions);
+        if last.as_ref().is_none_or(|last| differs(last, &status)) {
+            if let Some(written) = strict(&inputs.status, &status).await {
+                sequence = written;
+            }
+        } else {
+            beat(&inputs.heartbeat, &status);
+        }
+        last = Some(status.clone());
+        out.send_replace(Some(Reported { status, sequence }));
+        let up = *inputs.link.borrow_and_update() == Link::Up;
+        let pause = if up {
+            inputs.every
+        } else {
+            inputs.every.max(EVERY_WHILE_DOWN)
+        };
+        tokio::select! {
+            Ok(()) = inputs.view.changed() => tokio::time::sleep(TOGETHER).await,
+            Ok(()) = inputs.source.changed() => tokio::time::sleep(TOGETHER).await,
+            Ok(()) = inputs.link.changed() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+async fn strict(stream: &Stream, status: &Status) -> Option<u64> {
+    // Serialising plain data to memory cannot fail.
+    let payload = serde_json::to_vec(status).unwrap_or_default();
+    let written = match stream.append(&payload, None) {
+        Ok(pending) => pending.await,
+        Err(err) => Err(err),
+    };
+    written
+        .inspect_err(|err| tracing::error!(err = kit::chain(err), "a status was not kept"))
+        .ok()
+}
+
+/// A sampled record is on its way to the hub or to memory; nobody waits for the disk.
+fn beat(stream: &Stream, status: &Status) {
+    let beat = Heartbeat {
+        time: status.time,
+        fetched_at: status.source.fetched_at,
+        facts: status.facts.clone(),
+    };
+    let payload = serde_json::to_vec(&beat).unwrap_or_default();
+    if let Err(err) = stream.append(&payload, None) {
+        tracing::debug!(err = kit::chain(&err), "a heartbeat was not kept");
+    }
+}
+
+fn compose(inputs: &mut Inputs, conditions: &mut Vec<Condition>) -> Status {
+    let now = inputs.clock.now();
+    let view = inputs.view.borrow_and_update().clone();
+    let source = inputs.source.borrow_and_update().clone();
+    refresh_conditions(conditions, &view, &source, now);
+    Status {
+        device: inputs.device.clone(),
+        class: inputs.class.clone(),
+        time: now,
+        boot_id: inputs.boot_id.clone(),
+        agent: env!("CARGO_PKG_VERSION").to_owned(),
+        phase: view.phase,
+        conditions: conditions.clone(),
+        source,
+        generation: view.generation,
+        workloads: view.workloads,
+        facts: inputs.facts.read(inputs.clock.since_boot()),
+        why: view.why,
+    }
+}
+
+/// Whether there is more between two statuses than time and readings.
+fn differs(a: &Status, b: &Status) -> bool {
+    let still = |status: &Status| {
+        let mut still = status.clone();
+        still.time = Timestamp::UNIX_EPOCH;
+        still.facts = Default::default();
+        still.source.fetched_at = None;
+        still
+    };
+    still(a) != still(b)
+}
+
+/// kstatus' conditions; the time of a transition stays until the status moves.
+fn refresh_conditions(held: &mut Vec<Condition>, view: &View, source: &SourceStatus, now: Timestamp) {
+    let flag = |yes: bool| if yes { "True" } else { "False" };
+    let (ready, reason) = match view.phase {
+        Phase::Ready => ("True", "Healthy"),
+        Phase::Paused => ("True", "Paused"),
+        Phase::WaitingForSource => ("Unknown", "WaitingForSource"),
+        Phase::Progressing => ("Unknown", "Progressing"),
+        Phase::RolledBack => ("False", "RolledBack"),
+        Phase::Degraded => ("False", "Degraded"),
+    };
+    let healthy = view.workloads.iter().all(|w| w.state == WorkloadState::Current);
+    let failed = view
+        .generation
+        .failed
+        .as_ref()
+        .map(|(id, why)| format!("{id}: {why}"));
+    let message = match (&view.phase, failed) {
+        (Phase::RolledBack, Some(failed)) => format!("running the last good generation; {failed}"),
+        _ => view.message.clone(),
+    };
+    let fetched = source.error.is_none();
+    let source_message = match (&source.error, &source.revision) {
+        (Some(err), _) => err.clone(),
+        (None, Some(revision)) => format!("at {revision}"),
+        (None, None) => "not fetched yet".to_owned(),
+    };
+    let source_reason = if fetched { "Fetched" } else { "Failed" };
+    let wanted = [
+        ("Ready", ready, reason, message),
+        ("SourceReady", flag(fetched), source_reason, source_message),
+        (
+            "Healthy",
+            flag(healthy),
+            if healthy { "AllCurrent" } else { "NotAllCurrent" },
+            view.message.clone(),
+        ),
+    ];
+    *held = wanted
+        .into_iter()
+        .map(|(kind, status, reason, message)| {
+            let before = held.iter().find(|c| c.kind == kind && c.status == status);
+            Condition {
+                kind: kind.to_owned(),
+                status: status.to_owned(),
+                reason: reason.to_owned(),
+                message,
+                last_transition_time: before.map_or(now, |c| c.last_transition_time),
+            }
+        })
+        .collect();
+}

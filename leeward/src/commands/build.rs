@@ -1,0 +1,183 @@
+//! `leeward build` and `leeward plan`: rendering without a device.
+
+use crate::exit::Refused;
+use crate::files;
+use crate::print::{Output, note, one, out};
+use anyhow::Result;
+use device::Class;
+use jiff::Timestamp;
+use model::{ClassName, Facts, Revision};
+use plan::{Limits, Run, Wanted, expand};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+#[derive(Debug, clap::Args)]
+pub struct BuildArgs {
+    /// Folder with a kustomization
+    #[arg(default_value = ".")]
+    path: PathBuf,
+}
+
+impl BuildArgs {
+    pub fn run(self) -> Result<()> {
+        let (tree, path) = files::reached_from(&self.path)?;
+        let build = render::build(&tree, &path, &render::BuildOptions::default())?;
+        build
+            .warnings
+            .iter()
+            .for_each(|warning| note(&format!("# Warning: {warning}")));
+        out(&build.to_yaml())
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub struct PlanArgs {
+    /// Repository
+    #[arg(default_value = ".")]
+    repository: PathBuf,
+    /// Hardware class of the device
+    #[arg(long, default_value = "generic")]
+    class: ClassName,
+    /// Folder of the repository that is the device's; the class's own where absent
+    #[arg(long)]
+    path: Option<String>,
+    /// Variables for postBuild, NAME=VALUE
+    #[arg(long = "var", value_parser = variable)]
+    vars: Vec<(String, String)>,
+    /// Form of the output
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+}
+
+fn variable(text: &str) -> Result<(String, String), String> {
+    text.split_once('=')
+        .map(|(n, v)| (n.to_owned(), v.to_owned()))
+        .ok_or_else(|| "write NAME=VALUE".to_owned())
+}
+
+#[derive(Debug, Serialize)]
+struct Planned {
+    generation: String,
+    workloads: Vec<Line>,
+    services: Vec<String>,
+    images: Vec<String>,
+    notes: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Line {
+    workload: String,
+    pods: String,
+    images: Vec<String>,
+}
+
+impl PlanArgs {
+    pub fn run(self) -> Result<()> {
+        let class = Class::find(&self.class).map_err(|err| Refused(err.to_string()))?;
+        let path = self.path.unwrap_or_else(|| class.folder.clone());
+        let tree = files::whole(&self.repository)?;
+        let revision = Revision {
+            reference: "work tree".to_owned(),
+            commit: "0".repeat(40),
+            summary: String::new(),
+            author: String::new(),
+            committed_at: Timestamp::now(),
+        };
+        let mut vars = BTreeMap::from([
+            ("DEVICE".to_owned(), "preview".to_owned()),
+            ("CLASS".to_owned(), self.class.to_string()),
+            (
+                "ARCH".to_owned(),
+                class
+                    .architecture
+                    .clone()
+                    .unwrap_or_else(|| model::Platform::host().architecture),
+            ),
+        ]);
+        vars.extend(self.vars);
+        let desired = render::render(&tree, &revision, &path, &vars)?;
+        // A machine that is exactly as its class says.
+        let whole = Facts {
+            cpus: class.cpu_milli.unwrap_or(1000) as f64 / 1000.0,
+            memory_total: class.memory.unwrap_or(1 << 30),
+            ..Facts::default()
+        };
+        let given = class.allocatable(&whole);
+        let limits = Limits {
+            cpu_milli: given.cpu_milli,
+            memory: given.memory,
+            seccomp: false,
+        };
+        let wanted = expand(&desired, &limits).map_err(|refusals| {
+            let told: Vec<String> = refusals.iter().map(ToString::to_string).collect();
+            Refused(format!(
+                "{path} cannot run on {}:\n  {}",
+                self.class,
+                told.join("\n  ")
+            ))
+        })?;
+        desired
+            .warnings
+            .iter()
+            .for_each(|warning| note(&format!("warning: {warning}")));
+        let planned = planned(&wanted);
+        one(self.output, &planned, || told(&path, &self.class, &planned))
+    }
+}
+
+fn planned(wanted: &Wanted) -> Planned {
+    let line = |workload: &plan::Workload| Line {
+        workload: workload.key.to_string(),
+        pods: match workload.run {
+            Run::Once => "1 pod".to_owned(),
+            Run::Replicas { count, rolling } => {
+                format!(
+                    "{count} pods, surge {}, unavailable {}",
+                    rolling.surge, rolling.unavailable
+                )
+            }
+            Run::ToCompletion { completions, .. } => format!("until {completions} succeeded"),
+        },
+        images: workload
+            .template
+            .containers
+            .iter()
+            .map(|container| container.image.to_string())
+            .collect(),
+    };
+    Planned {
+        generation: wanted.generation.to_string(),
+        workloads: wanted.workloads.iter().map(line).collect(),
+        services: wanted
+            .services
+            .iter()
+            .map(|s| format!("{}/{}", s.namespace, s.name))
+            .collect(),
+        images: wanted
+            .images()
+            .into_iter()
+            .map(|(image, _)| image.to_string())
+            .collect(),
+        notes: wanted.notes.clone(),
+    }
+}
+
+fn told(path: &str, class: &ClassName, planned: &Planned) -> String {
+    let mut text = format!("{path} on {class}: generation {}\n", planned.generation);
+    for line in &planned.workloads {
+        text.push_str(&format!(
+            "  {}  {}  {}\n",
+            line.workload,
+            line.pods,
+            line.images.join(", ")
+        ));
+    }
+    for service in &planned.services {
+        text.push_str(&format!("  Service/{service}\n"));
+    }
+    for remark in &planned.notes {
+        text.push_str(&format!("  note: {remark}\n"));
+    }
+    text
+}

@@ -1,0 +1,68 @@
+//! `leeward hub`.
+
+use crate::people::Access;
+use crate::print::note;
+use anyhow::{Context as _, Result};
+use ::hub::{Bound, Hub, HubConfig};
+use jiff::SignedDuration;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Folder of all state
+    #[arg(long, default_value = "/var/lib/leeward-hub", value_name = "DIR")]
+    data: PathBuf,
+    /// Address to listen at
+    #[arg(long, default_value = "0.0.0.0:7443")]
+    listen: SocketAddr,
+    /// Name or address by which people and devices reach the hub, beside this machine's own; may be repeated
+    #[arg(long = "name", value_name = "NAME")]
+    names: Vec<String>,
+    /// How often devices are asked whether they are there
+    #[arg(long, default_value = "10s")]
+    heartbeat: SignedDuration,
+    /// Log as JSON lines
+    #[arg(long)]
+    log_json: bool,
+}
+
+impl Args {
+    pub fn run(self) -> Result<()> {
+        super::log_to_stderr(self.log_json);
+        let mut config = HubConfig::new(self.listen, self.data.clone());
+        config.names = self.names.clone();
+        config.heartbeat = self.heartbeat.try_into().context("--heartbeat")?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        runtime.block_on(async move {
+            let hub = Hub::build(config).await?;
+            self.keep_access(&hub)?;
+            note(&format!(
+                "hub at {}; dashboard: https://localhost:{}/",
+                hub.address(),
+                hub.address().port()
+            ));
+            hub.run(super::stop_signal()).await;
+            Ok(())
+        })
+    }
+
+    /// The first administrator's token is shown once; it goes into a file that only the owner reads.
+    fn keep_access(&self, hub: &Bound) -> Result<()> {
+        let path = self.data.join("access.yaml");
+        if let Some(token) = hub.admin_token() {
+            let host = self.names.first().map_or("localhost", String::as_str);
+            let access = Access {
+                hub: format!("{host}:{}", hub.address().port()),
+                ca: hub.hub().ca(),
+                token: token.to_owned(),
+            };
+            access.write(&path)?;
+            note(&format!(
+                "administrator's access: {} (LEEWARD_ACCESS or --access)",
+                path.display()
+            ));
+        }
+        Ok(())
+    }
+}

