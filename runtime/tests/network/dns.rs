@@ -60,24 +60,20 @@ fn resolver(outside: &Place) -> Running {
     let child = outside.inside(|| {
         Command::new("dnsmasq")
             .args([
-                "--keep-in-foreground",
+                "--no-daemon",
                 "--no-resolv",
                 "--no-hosts",
                 "--conf-file=/dev/null",
                 "--pid-file",
             ])
-            .args([
-                "--bind-interfaces",
-                "--listen-address=192.0.2.2",
-                "--local-ttl=2",
-                "--user=root",
-            ])
+            .args(["--bind-interfaces", "--listen-address=192.0.2.2", "--local-ttl=2"])
             .args(["--host-record=git.example,198.51.100.7", "--local=/example/"])
             .arg(format!(
                 "--txt-record=long.example,{}",
                 vec!["x".repeat(200); 8].join(",")
             ))
             .stdout(Stdio::null())
+            .stderr(Stdio::null())
             .spawn()
             .unwrap()
     });

@@ -34,6 +34,10 @@ const MOST_CONNECTIONS: usize = 64;
 const IDLE: Duration = Duration::from_secs(10);
 /// How long the resolvers are waited for while an old answer is at hand.
 const PATIENCE: Duration = Duration::from_millis(400);
+/// How often a busy port is tried again.
+const TRIES: u32 = 20;
+/// How far apart.
+const BETWEEN_TRIES: Duration = Duration::from_millis(100);
 /// What every client takes by UDP (RFC 1035 section 2.3.4).
 const CLASSIC_PAYLOAD: u16 = 512;
 
@@ -55,13 +59,26 @@ pub async fn serve(listen: SocketAddr, zone: Arc<RwLock<Zone>>, upstreams: Upstr
         slots: Arc::new(Semaphore::new(MOST_AT_ONCE)),
         connections: Arc::new(Semaphore::new(MOST_CONNECTIONS)),
     });
-    let sockets =
-        async { io::Result::Ok((UdpSocket::bind(listen).await?, TcpListener::bind(listen).await?)) };
-    match sockets.await {
+    match bind(listen).await {
         Ok((udp, tcp)) => {
             tokio::join!(resolver.clone().serve_udp(Arc::new(udp)), resolver.serve_tcp(tcp));
         }
         Err(err) => tracing::error!(%listen, error = %err, "pods' DNS cannot listen"),
+    }
+}
+
+/// Listens at `listen`. The sockets of one that was just dropped may be open for a moment longer.
+async fn bind(listen: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
+    let mut tries = 0..TRIES;
+    loop {
+        let both =
+            async { io::Result::Ok((UdpSocket::bind(listen).await?, TcpListener::bind(listen).await?)) };
+        match both.await {
+            Err(err) if err.kind() == io::ErrorKind::AddrInUse && tries.next().is_some() => {
+                tokio::time::sleep(BETWEEN_TRIES).await;
+            }
+            done => return done,
+        }
     }
 }
 
