@@ -383,6 +383,9 @@ pub struct ServiceRun {
     pub name: String,
     /// No virtual address: DNS answers with the pods' own.
     pub headless: bool,
+    /// A client stays with the pod that it first reached (`sessionAffinity: ClientIP`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub client_affinity: bool,
     /// Ports.
     pub ports: Vec<ServicePort>,
     /// Ready pods behind it, sorted.

@@ -89,6 +89,8 @@ pub struct WantedService {
     pub name: String,
     /// No virtual address.
     pub headless: bool,
+    /// A client stays with the pod that it first reached.
+    pub client_affinity: bool,
     /// Whether pods that are not ready are endpoints too.
     pub publish_not_ready: bool,
     /// Labels that a pod must have; a Service without selector has no endpoints.

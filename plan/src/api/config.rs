@@ -77,6 +77,7 @@ pub(crate) struct ServiceSpec {
     _ip_family_policy: Ignored,
     #[serde(default, rename = "internalTrafficPolicy")]
     _internal_traffic_policy: Ignored,
+    // All pods are this device's own and see the client's address: both policies come to the same.
     #[serde(default, rename = "externalTrafficPolicy")]
     _external_traffic_policy: Ignored,
     #[serde(default, rename = "allocateLoadBalancerNodePorts")]
@@ -85,6 +86,9 @@ pub(crate) struct ServiceSpec {
     _load_balancer_class: Ignored,
     #[serde(default, rename = "sessionAffinity")]
     pub session_affinity: Option<String>,
+    // The pod follows from the client's address, so there is no time after which it would not.
+    #[serde(default, rename = "sessionAffinityConfig")]
+    _session_affinity_config: Ignored,
 }
 
 #[derive(Debug, Deserialize)]

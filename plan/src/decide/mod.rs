@@ -171,6 +171,7 @@ fn publish(wanted: &Wanted, have: &Observed, out: &mut Draft) {
                 namespace: service.namespace.clone(),
                 name: service.name.clone(),
                 headless: service.headless,
+                client_affinity: service.client_affinity,
                 ports: service.ports.clone(),
                 endpoints,
             }

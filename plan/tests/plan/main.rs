@@ -2,4 +2,5 @@
 
 mod converge;
 mod refusals;
+mod services;
 mod support;

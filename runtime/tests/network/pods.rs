@@ -401,6 +401,53 @@ fn netns_a_sender_of_datagrams_finds_each_new_pod() {
 }
 
 #[test]
+fn netns_a_client_stays_with_its_pod_where_asked() {
+    on_device(async || {
+        let state = tempfile::tempdir().unwrap();
+        let network = Network::open(config(&state)).unwrap();
+        let servers: Vec<Place> = (0..3).map(|i| Place::new(&format!("server{i}"))).collect();
+        let clients: Vec<Place> = (0..8).map(|i| Place::new(&format!("client{i}"))).collect();
+        let mut known = Vec::new();
+        for server in &servers {
+            known.push((server, server.attach(&network, &[]).await));
+            server.serve(8080);
+        }
+        for client in &clients {
+            client.attach(&network, &[]).await;
+        }
+        let mut web = service("web", &servers.iter().collect::<Vec<_>>());
+        web.client_affinity = true;
+        network
+            .publish(std::slice::from_ref(&web), &addresses(&known))
+            .await
+            .unwrap();
+        let address = network.service_address(&ServiceId::of(&web)).unwrap();
+        let server = |client: &Place| {
+            client
+                .call((address, 80))
+                .unwrap()
+                .split(' ')
+                .next()
+                .unwrap()
+                .to_owned()
+        };
+        let first: Vec<String> = clients.iter().map(server).collect();
+        for _ in 0..5 {
+            assert_eq!(clients.iter().map(server).collect::<Vec<_>>(), first);
+        }
+        assert!(
+            first.iter().collect::<BTreeSet<_>>().len() > 1,
+            "all at one: {first:?}"
+        );
+        // Another agent process puts the same rule back.
+        drop(network);
+        let network = Network::open(config(&state)).unwrap();
+        network.publish(&[web], &addresses(&known)).await.unwrap();
+        assert_eq!(clients.iter().map(server).collect::<Vec<_>>(), first);
+    });
+}
+
+#[test]
 fn netns_what_other_programs_take_away_is_put_back() {
     on_device(async || {
         let state = tempfile::tempdir().unwrap();

@@ -200,6 +200,7 @@ pub fn service(name: &str, pods: &[&Place]) -> ServiceRun {
         namespace: "default".into(),
         name: name.into(),
         headless: false,
+        client_affinity: false,
         ports: vec![ServicePort {
             name: Some("http".into()),
             port: 80,

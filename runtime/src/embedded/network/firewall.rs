@@ -38,6 +38,8 @@ pub struct Front {
     pub node_port: Option<u16>,
     /// See [`Protocol`].
     pub protocol: Protocol,
+    /// A client stays with its pod.
+    pub client_affinity: bool,
     /// Address and port of each ready pod; never empty.
     pub endpoints: Vec<(Ipv4Addr, u16)>,
 }
@@ -351,8 +353,21 @@ fn spread(front: &Front) -> String {
         .enumerate()
         .map(|(number, endpoint)| format!("{number} : goto {}", chain(endpoint)))
         .collect();
+    // By the client's address there is nothing to remember and nothing to lose; a client moves only when the number
+    // of pods changes.
+    let by = if front.client_affinity {
+        "jhash ip saddr"
+    } else {
+        "numgen random"
+    };
+    // The seed is any number; without it the kernel picks another one at each change.
+    let seed = if front.client_affinity {
+        " seed 0x6c7765"
+    } else {
+        ""
+    };
     format!(
-        "numgen random mod {} vmap {{ {} }}",
+        "{by} mod {}{seed} vmap {{ {} }}",
         choices.len(),
         choices.join(", ")
     )

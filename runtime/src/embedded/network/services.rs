@@ -110,6 +110,7 @@ pub fn resolve(
                 port: port.port,
                 node_port: port.node_port,
                 protocol: port.protocol,
+                client_affinity: service.client_affinity,
                 endpoints,
             };
             fronts.insert((id.clone(), port.port, port.protocol), front);
