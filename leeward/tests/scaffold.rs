@@ -267,3 +267,33 @@ fn without_owner(object: Object) -> Value {
     }
     value
 }
+
+#[test]
+fn what_a_device_fetches_is_what_it_needs() {
+    let (parent, dir) = init();
+    let spec = source::GitSpec {
+        url: dir.to_str().unwrap().to_owned(),
+        reference: source::GitRef::Branch("main".to_owned()),
+        auth: source::GitAuth::None,
+        ca: None,
+        include: vec![],
+    };
+    let mut source = source::GitSource::open(&parent.path().join("source"), spec).unwrap();
+    let fetched = source.fetch(&std::sync::atomic::AtomicBool::new(false)).unwrap();
+    let fetched_tree = fetched.tree.unwrap();
+    let at = |path: &str| fetched_tree.read(path).is_some();
+    assert!(at("clusters/edge-pi/apps.yaml") && at("apps/base/hello/greeting.txt"));
+    assert!(
+        !at("README.md") && !fetched_tree.is_dir("bootstrap"),
+        "devices do without these"
+    );
+    for cluster in CLUSTERS {
+        let path = format!("clusters/{cluster}");
+        let render = |tree| {
+            render::render(tree, &revision(), &path, &device())
+                .unwrap()
+                .objects
+        };
+        assert_eq!(render(&fetched_tree), render(&tree(&dir)), "{cluster}");
+    }
+}
