@@ -121,19 +121,26 @@ fn greeting(count: u64) -> String {
         "{}\nversion {}\npod {}\ndevice {} ({}, {})\nrequest {count}\n",
         words.as_deref().unwrap_or("Hello.").trim_end(),
         version(),
-        env("HOSTNAME", "unknown"),
+        hostname(),
         env("DEVICE", "unknown"),
         env("CLASS", "unknown"),
         env("SITE", "unknown"),
     )
 }
 
+fn hostname() -> String {
+    // Not every runtime sets the variable; the kernel knows the pod's name too.
+    let kernel = || std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    std::env::var("HOSTNAME").unwrap_or_else(|_| kernel().trim().to_owned())
+}
+
 fn facts(count: u64) -> String {
-    let fields = ["HOSTNAME", "DEVICE", "CLASS", "SITE", "ARCH", "CLUSTER"]
+    let fields = ["DEVICE", "CLASS", "SITE", "ARCH", "CLUSTER"]
         .map(|name| format!("{}:{}", json(&name.to_lowercase()), json(&env(name, ""))));
     format!(
-        "{{\"version\":{},{},\"requests\":{count}}}\n",
+        "{{\"version\":{},\"pod\":{},{},\"requests\":{count}}}\n",
         json(&version()),
+        json(&hostname()),
         fields.join(",")
     )
 }
