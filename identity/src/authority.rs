@@ -72,8 +72,8 @@ pub enum AuthorityError {
     /// A certificate could not be made.
     #[error("make a certificate")]
     Make(#[from] rcgen::Error),
-    /// A key of the file is none.
-    #[error("the authority's signing key is damaged")]
+    /// A key or certificate of the file is none, or it names not exactly one that issues.
+    #[error("the authority's keys are damaged; restore its file from a backup")]
     Key,
     /// The roll-over is not at this step.
     #[error("roll-over: {0}")]
@@ -180,6 +180,7 @@ impl Authority {
                 wanted: domain.to_owned(),
             });
         }
+        check(&kept)?;
         let signer = hex::decode(&kept.signer)
             .ok()
             .and_then(|der| Ed25519KeyPair::from_pkcs8(&der).ok())
@@ -431,6 +432,19 @@ impl Authority {
         let root = self.issuing();
         Issuer::from_ca_cert_pem(&root.certificate, KeyPair::from_pem(&root.key)?)
     }
+}
+
+/// A file that was changed by hand is found out at the start, not at the first device.
+fn check(kept: &Kept) -> Result<(), AuthorityError> {
+    let issuing = kept.roots.iter().filter(|root| root.role == Role::Issuing);
+    if issuing.count() != 1 {
+        return Err(AuthorityError::Key);
+    }
+    for root in &kept.roots {
+        KeyPair::from_pem(&root.key).map_err(|_| AuthorityError::Key)?;
+        CertificateDer::from_pem_slice(root.certificate.as_bytes()).map_err(|_| AuthorityError::Key)?;
+    }
+    Ok(())
 }
 
 fn json(value: &impl Serialize) -> String {

@@ -127,6 +127,9 @@ pub struct Lifecycle {
     renewal_put_off: bool,
     /// The hub found our certificate expired although we do not.
     told_expired: bool,
+    /// The certificate looks old although it has only just been issued: our clock is wrong, and must not make us renew
+    /// again and again. Holds until the time is proven.
+    just_issued: bool,
     backoff: Backoff,
 }
 
@@ -152,6 +155,7 @@ impl Lifecycle {
             time_asked: false,
             renewal_put_off: false,
             told_expired: false,
+            just_issued: false,
             backoff: Backoff::new(first, most),
         }
     }
@@ -163,13 +167,16 @@ impl Lifecycle {
                 (self.held, self.token, self.token_refused, self.connected) = (held, token, None, false);
             }
             Event::Issued(held) => {
-                (self.held, self.token, self.told_expired, self.renewal_put_off) =
-                    (Some(held), false, false, false);
+                let old = |(from, until)| third(from, until) < now;
+                self.just_issued = held.operational.is_some_and(old);
+                (self.held, self.token) = (Some(held), false);
+                (self.told_expired, self.renewal_put_off) = (false, false);
                 self.backoff.succeeded();
             }
-            Event::TimeLearned | Event::Tick => {}
+            Event::TimeLearned => self.just_issued = false,
+            Event::Tick => {}
             Event::SessionUp => {
-                (self.connected, self.time_asked) = (true, false);
+                (self.connected, self.time_asked, self.just_issued) = (true, false, false);
                 self.backoff.succeeded();
             }
             Event::SessionDown(failure) => {
@@ -208,6 +215,7 @@ impl Lifecycle {
         }
         match held.operational {
             None => Step::Do(Action::Renew),
+            Some(_) if self.just_issued && !self.connected => Step::Do(Action::Connect),
             Some((_, until)) if until < now || self.told_expired => Step::Do(Action::Renew),
             // A clock before the certificate's begin says nothing about its age.
             Some((from, until)) if third(from, until) < now && !self.renewal_put_off => {

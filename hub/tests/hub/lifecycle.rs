@@ -133,3 +133,18 @@ async fn a_spent_token_is_told_and_not_tried_for_ever() {
     assert_eq!(done, [Action::Enrol]);
     assert!(matches!(open.unwrap_err(), Step::NeedToken { why } if why.contains("used already")));
 }
+
+#[tokio::test]
+async fn a_clock_that_runs_forty_days_ahead_renews_once() {
+    let rig = Rig::new().await;
+    let mut device = rig.device("a").await;
+    device
+        .clock
+        .jump_to(rig.clock.now() + SignedDuration::from_hours(24 * 40));
+    device.reopen();
+    let (done, open) = drive(&mut device, &rig.at(), None).await;
+    assert_eq!(done, [Action::Renew, Action::Connect]);
+    open.unwrap();
+    let off = device.keys.time().now().duration_until(rig.clock.now()).abs();
+    assert!(off < SignedDuration::from_secs(60), "{off}");
+}
