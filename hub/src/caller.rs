@@ -99,18 +99,29 @@ impl Hub {
             return Ok(None);
         };
         let token = value.to_str().ok().and_then(|text| text.strip_prefix("Bearer "));
+        self.person_by(caller, token.map(str::trim), parts.uri.path())
+            .await
+            .map(Some)
+    }
+
+    /// Finds the person behind a token; none is a refusal.
+    pub(crate) async fn person_by(
+        &self,
+        caller: &Caller,
+        token: Option<&str>,
+        target: &str,
+    ) -> Result<Person, Refusal> {
         let found = match token {
-            Some(token) => self.store().person(token.trim()).await?,
+            Some(token) => self.store().person(token).await?,
             None => None,
         };
-        if found.is_none() {
-            let message = "the bearer token is not known, or has expired";
-            let refusal = Refusal::new(StatusCode::UNAUTHORIZED, "Unauthorized", message);
-            self.refused(caller, "unknown", "api", parts.uri.path(), &refusal)
-                .await;
-            return Err(refusal);
+        if let Some(person) = found {
+            return Ok(person);
         }
-        Ok(found)
+        let message = "the bearer token is not known, or has expired";
+        let refusal = Refusal::new(StatusCode::UNAUTHORIZED, "Unauthorized", message);
+        self.refused(caller, "unknown", "api", target, &refusal).await;
+        Err(refusal)
     }
 
     /// Writes a refusal into the trail; not more than the trail can bear from one address.

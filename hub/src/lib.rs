@@ -2,7 +2,8 @@
 //!
 //! Takes: devices' sessions and people's requests, on one TLS listener.
 //! Gives: enrolment and certificates, [`store`] (what was received, kept before it is acknowledged), signed intents,
-//! the JSON API, and [`dashboard`] (pages for people).
+//! an OCI registry, the JSON API, and [`dashboard`]
+//! (pages for people).
 //! Never: reaches into a device; a device runs what Git says, and the hub only listens and states intent.
 //!
 //! A device is known by its certificate alone, a person by a bearer token; nothing else in a request is believed.
@@ -16,6 +17,7 @@ mod ingest;
 mod logs;
 mod pages;
 mod problem;
+mod registry;
 mod server;
 mod session;
 mod sessions;
@@ -23,6 +25,7 @@ pub mod store;
 
 pub use config::HubConfig;
 
+use blobs::Registry;
 use caller::Quiet;
 use identity::tls::{HubTls, TlsError};
 use identity::{Authority, AuthorityError, PersonToken};
@@ -47,6 +50,9 @@ pub enum HubError {
     /// Its TLS configuration.
     #[error("make the hub's TLS configuration")]
     Tls(#[from] TlsError),
+    /// Its images.
+    #[error("open the hub's registry")]
+    Registry(#[from] blobs::StoreError),
     /// Its address.
     #[error("listen on {address}")]
     Listen {
@@ -66,6 +72,7 @@ pub struct Hub {
     authority: RwLock<Authority>,
     tls: HubTls,
     sessions: Sessions,
+    registry: Registry,
     openings: Arc<Semaphore>,
     quiet: Quiet,
     tasks: Tasks,
@@ -95,6 +102,7 @@ impl Hub {
         let store = Store::open_with(&config.data, options)?;
         let authority = Authority::open(&config.data.join("ca"), &config.domain, config.clock.clone())?;
         let tls = HubTls::new(&authority, &config.all_names())?;
+        let registry = registry::open(&config.data.join("blobs"))?;
         let admin_token = if store.has_people().await? {
             None
         } else {
@@ -115,6 +123,7 @@ impl Hub {
             authority: RwLock::new(authority),
             tls,
             sessions: Sessions::default(),
+            registry,
             openings: Arc::new(Semaphore::new(config.openings)),
             quiet: Quiet::default(),
             tasks: Tasks::new(),
@@ -131,6 +140,11 @@ impl Hub {
     /// What the hub knows.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Its images: what is published here can be pulled by every device.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
     }
 
     /// The hub's settings.

@@ -2,10 +2,10 @@
 
 use crate::caller::Caller;
 use crate::problem::Refusal;
-use crate::{Hub, api, enrol, logs, pages, session};
+use crate::{Hub, api, enrol, logs, pages, registry, session};
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::routing::{delete, get, post};
+use axum::routing::{any, delete, get, post};
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -47,11 +47,16 @@ fn router(hub: Arc<Hub>) -> Router {
         .route("/v1/audit", get(api::audit))
         .route("/v1/tokens", get(api::tokens).post(api::create_token))
         .route("/v1/tokens/{id}", delete(api::cancel_token));
+    let images = Router::new()
+        .route("/v2", any(registry::serve))
+        .route("/v2/", any(registry::serve))
+        .route("/v2/{*rest}", any(registry::serve));
     let anyone = Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/v1/ca", get(async |State(hub): State<Arc<Hub>>| hub.ca()));
     devices
         .merge(people)
+        .merge(images)
         .merge(anyone)
         .method_not_allowed_fallback(async || {
             Refusal::new(
@@ -71,6 +76,7 @@ pub(crate) async fn run(hub: Arc<Hub>, listener: TcpListener, stop: impl Future<
     let router = router(hub.clone());
     let handshakes = Arc::new(Semaphore::new(hub.config().handshakes));
     refresh_certificate(&hub);
+    hub.collect_images();
     let accepting = async {
         loop {
             // Taken before `accept`: whoever must wait, waits in the system's queue and costs nothing here.

@@ -38,6 +38,7 @@ pub use pod::{
 pub use quantity::{BadQuantity, parse_bytes, parse_cpu_milli};
 pub use revision::{Moved, Revision};
 pub use status::{
-    Condition, Facts, GenerationStatus, Heartbeat, Phase, PodStatus, SourceStatus, Status, WorkloadState, WorkloadStatus,
+    Condition, Facts, GenerationStatus, Heartbeat, Phase, PodStatus, SourceStatus, Status, WorkloadState,
+    WorkloadStatus,
 };
 pub use tree::{Tree, TreeEntry};

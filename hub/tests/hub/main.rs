@@ -3,6 +3,7 @@
 
 mod enrolment;
 mod hostile;
+mod images;
 mod lifecycle;
 mod people;
 mod records;

@@ -2,8 +2,8 @@
 
 use crate::people::Access;
 use crate::print::note;
-use anyhow::{Context as _, Result};
 use ::hub::{Bound, Hub, HubConfig};
+use anyhow::{Context as _, Result};
 use jiff::SignedDuration;
 use std::net::SocketAddr;
 use std::path::PathBuf;
