@@ -30,6 +30,20 @@ pub fn replace_mode(path: &Path, data: &[u8], mode: u32) -> io::Result<()> {
     rename(&temporary, path)
 }
 
+/// [`replace`] without syncs: whole or absent when the process dies, but after a power cut the file may hold old
+/// bytes, new ones or none. For what a reboot makes worthless; costs no wait for the disk.
+pub fn replace_unsynced(path: &Path, data: &[u8]) -> io::Result<()> {
+    let mut name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
+    name.push(".tmp");
+    let temporary = path.with_file_name(name);
+    fs::write(&temporary, data)?;
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that leaves the sync out, by its name"
+    )]
+    fs::rename(&temporary, path)
+}
+
 /// Renames and syncs the folder, so that the new name survives a power cut. The file must be synced already.
 pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     #[expect(

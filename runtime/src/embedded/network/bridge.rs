@@ -9,6 +9,13 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
+/// Whether a bridge of this name is there and has pods.
+pub fn has_ports(name: &str, netlink: &mut Netlink) -> Result<bool, NetworkError> {
+    let links = netlink.links().map_err(failed("list links"))?;
+    let bridge = links.iter().find(|link| link.name == name).map(|link| link.index);
+    Ok(bridge.is_some() && links.iter().any(|link| link.controller == bridge))
+}
+
 /// A range that the device's own network uses would cut it off. A network that moved into a range of ours later
 /// is only told: the pods must start all the same.
 pub fn refuse_overlap(

@@ -1,7 +1,10 @@
-//! Who has which address, on disk before it is given out.
+//! Who has which address, in a file before it is given out.
 //!
-//! Takes: names of pods and Services. Gives: addresses that stay the same over restarts of the agent and the
-//! device. Never: gives one address to two.
+//! Takes: names of pods and Services. Gives: addresses that stay the same over restarts of the agent, and mostly
+//! over those of the device. Never: gives one address to two.
+//!
+//! The file is not synced. What must not be forgotten are addresses of running pods; a power cut ends these, so that
+//! a file it spoils is of no use any more, and each pod starts without a wait for the disk.
 
 use super::cidr::Cidr;
 use super::ports::HostPort;
@@ -43,7 +46,7 @@ struct OnDisk {
 
 const VERSION: u32 = 1;
 
-/// The leases in memory; every change goes to the disk first.
+/// The leases in memory; every change goes to the file first.
 #[derive(Debug, Clone)]
 pub struct Leases {
     file: PathBuf,
@@ -56,8 +59,9 @@ pub struct Leases {
 }
 
 impl Leases {
-    /// Reads the leases below `dir`. Those of other ranges are dropped: nothing of them can be kept.
-    pub fn open(dir: &Path, pod_cidr: Cidr, service_cidr: Cidr) -> Result<Self, NetworkError> {
+    /// Reads the leases below `dir`. Those of other ranges are dropped: nothing of them can be kept. A file that a
+    /// power cut spoiled is dropped, too, unless pods are `running`: then it was something else.
+    pub fn open(dir: &Path, pod_cidr: Cidr, service_cidr: Cidr, running: bool) -> Result<Self, NetworkError> {
         let file = dir.join("leases.json");
         let read = |source| NetworkError::State {
             path: file.clone(),
@@ -73,21 +77,30 @@ impl Leases {
             services: BTreeMap::new(),
         };
         if let Some(text) = kit::disk::read_if_there(&file).map_err(read)? {
-            let held: OnDisk = serde_json::from_slice(&text)
-                .map_err(|source| NetworkError::Leases { path: file, source })?;
-            if held.version == VERSION && held.pod_cidr == pod_cidr && held.service_cidr == service_cidr {
-                leases.next = held.next;
-                leases.pods = held.pods.into_iter().map(|l| (l.pod.clone(), l)).collect();
-                leases.services = held
-                    .services
-                    .into_iter()
-                    .map(|s| (s.service, s.address))
-                    .collect();
-            } else {
-                tracing::warn!(pods = %held.pod_cidr, services = %held.service_cidr, "leases of other ranges dropped");
+            match serde_json::from_slice(&text) {
+                Ok(held) => leases.take_over(held),
+                Err(source) if running => return Err(NetworkError::Leases { path: file, source }),
+                Err(source) => {
+                    tracing::warn!(error = %source, "address leases spoiled; addresses are given anew")
+                }
             }
         }
         Ok(leases)
+    }
+
+    fn take_over(&mut self, held: OnDisk) {
+        if held.version != VERSION || held.pod_cidr != self.pod_cidr || held.service_cidr != self.service_cidr
+        {
+            tracing::warn!(pods = %held.pod_cidr, services = %held.service_cidr, "leases of other ranges dropped");
+            return;
+        }
+        self.next = held.next;
+        self.pods = held.pods.into_iter().map(|l| (l.pod.clone(), l)).collect();
+        self.services = held
+            .services
+            .into_iter()
+            .map(|s| (s.service, s.address))
+            .collect();
     }
 
     /// The device's own address on the pod network.
@@ -169,7 +182,7 @@ impl Leases {
         self.commit(|leases| leases.services = services)
     }
 
-    /// Forgets everything, on disk too.
+    /// Forgets everything, the file too.
     pub fn remove(&mut self) -> Result<(), NetworkError> {
         self.pods.clear();
         self.services.clear();
@@ -217,7 +230,7 @@ impl Leases {
             })
     }
 
-    /// Changes the leases on disk, then in memory: a failed write changes neither.
+    /// Changes the leases in the file, then in memory: a failed write changes neither.
     fn commit(&mut self, change: impl FnOnce(&mut Self)) -> Result<(), NetworkError> {
         let mut new = self.clone();
         change(&mut new);
@@ -237,7 +250,7 @@ impl Leases {
                 .collect(),
         };
         let text = serde_json::to_vec(&form).expect("plain data always has a JSON form");
-        kit::disk::replace(&new.file, &text).map_err(|source| NetworkError::State {
+        kit::disk::replace_unsynced(&new.file, &text).map_err(|source| NetworkError::State {
             path: new.file.clone(),
             source,
         })?;
@@ -251,7 +264,7 @@ mod tests {
     use super::*;
 
     fn open(dir: &Path, pods: &str) -> Leases {
-        Leases::open(dir, pods.parse().unwrap(), "10.47.0.0/24".parse().unwrap()).unwrap()
+        Leases::open(dir, pods.parse().unwrap(), "10.47.0.0/24".parse().unwrap(), false).unwrap()
     }
 
     fn pod(name: &str) -> PodId {
@@ -289,6 +302,25 @@ mod tests {
         assert!(err.contains("10.46.0.0/29"), "{err}");
         leases.take_back(&pod("3")).unwrap();
         assert!(given.contains(&leases.give(&pod("one-more"), &[]).unwrap()));
+    }
+
+    #[test]
+    fn a_spoiled_file_is_dropped_only_where_no_pod_runs() {
+        let dir = tempfile::tempdir().unwrap();
+        open(dir.path(), "10.46.0.0/24").give(&pod("a"), &[]).unwrap();
+        let file = dir.path().join("leases.json");
+        let whole = std::fs::read(&file).unwrap();
+        let ranges = ("10.46.0.0/24".parse().unwrap(), "10.47.0.0/24".parse().unwrap());
+        for length in 0..whole.len() {
+            std::fs::write(&file, &whole[..length]).unwrap();
+            assert_eq!(open(dir.path(), "10.46.0.0/24").pods().count(), 0);
+            let err = Leases::open(dir.path(), ranges.0, ranges.1, true)
+                .unwrap_err()
+                .to_string();
+            assert!(err.contains("leases.json"), "{err}");
+        }
+        std::fs::write(&file, &whole).unwrap();
+        assert_eq!(open(dir.path(), "10.46.0.0/24").pods().count(), 1);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Takes: pods' network namespaces, their host ports, Services with their ready pods.
 //! Gives: an address for each pod, a virtual address and a name for each Service, ports on the device, DNS.
-//! All of it needs neither a default route nor a resolver, and outlives the agent: addresses are on disk before
+//! All of it needs neither a default route nor a resolver, and outlives the agent: addresses are in a file before
 //! they are given, links and nftables live in the kernel. Everything happens in the network namespace that the
 //! agent was started in.
 //! Never: makes or keeps a pod's namespace, decides what runs, or touches another's nftables table (a rule that
@@ -137,9 +137,10 @@ impl Network {
     /// Blocks for some ten milliseconds; call it at start, in the network namespace that the pods' shall join.
     pub fn open(config: NetworkConfig) -> Result<Self, NetworkError> {
         config.check()?;
-        let leases = Leases::open(&config.state_dir, config.pod_cidr, config.service_cidr)?;
-        let gateway = leases.gateway();
         let mut netlink = Netlink::open().map_err(failed("open rtnetlink"))?;
+        let running = bridge::has_ports(&config.bridge, &mut netlink)?;
+        let leases = Leases::open(&config.state_dir, config.pod_cidr, config.service_cidr, running)?;
+        let gateway = leases.gateway();
         let netfilter = Netfilter::open().map_err(failed("open netfilter's netlink"))?;
         bridge::refuse_overlap(&config, &leases, &mut netlink)?;
         let bridge = bridge::ensure_bridge(&config, gateway, &mut netlink)?;
