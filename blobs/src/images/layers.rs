@@ -7,8 +7,13 @@ use crate::unpack::{UnpackError, unpack};
 use model::{Digest, ImageRef};
 use serde::{Deserialize, Serialize};
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, Weak};
+
+/// Up to so many files are synced one by one; beyond that, one sync of the whole file system, which also waits for
+/// everyone else's writes, is the quicker way.
+const FEW_ENTRIES: u64 = 64;
 
 /// The first 16 digits of a chain id: short for mount options, and enough that two never meet.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -104,10 +109,15 @@ impl Images {
         }
         let below: Vec<_> = task.below.iter().rev().map(|id| self.layer_path(id)).collect();
         let diff_id = Some(&task.diff_id);
-        unpack(blob, task.blob_size, diff_id, &temporary, &below, &self.0.options).map_err(bad)?;
-        // One sync for all files of the layer; only then may it get its name.
-        let folder = fs::File::open(&temporary).map_err(|err| io_error("open", &temporary, err))?;
-        rustix::fs::syncfs(&folder).map_err(|err| io_error("sync", &temporary, err))?;
+        let unpacked =
+            unpack(blob, task.blob_size, diff_id, &temporary, &below, &self.0.options).map_err(bad)?;
+        // All of it is on disk before it gets its name.
+        if unpacked.entries <= FEW_ENTRIES {
+            sync_each(&temporary)
+        } else {
+            fs::File::open(&temporary).and_then(|folder| Ok(rustix::fs::syncfs(&folder)?))
+        }
+        .map_err(|err| io_error("sync", &temporary, err))?;
         let path = self.layer_path(&task.id);
         kit::disk::rename(&temporary, &path).map_err(|err| io_error("rename into", &path, err))
     }
@@ -121,6 +131,20 @@ impl Images {
             lock
         })
     }
+}
+
+/// Syncs every file and folder below `dir`, and `dir` itself. Links and special files lie in their folders.
+fn sync_each(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            sync_each(&entry.path())?;
+        } else if kind.is_file() {
+            fs::File::open(entry.path())?.sync_all()?;
+        }
+    }
+    kit::disk::sync_dir(dir)
 }
 
 #[cfg(test)]

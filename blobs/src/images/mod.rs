@@ -147,11 +147,11 @@ impl Images {
     /// Blocks for a moment.
     pub fn pin(&self, owner: &str, image: &LocalImage) -> Result<(), ImageError> {
         let config = self.index().config_of(&image.manifest);
-        let owner = pin_owner(owner);
-        for digest in config.iter().chain([&image.manifest]) {
-            self.0.store.pin(&owner, digest, Keep::Alone)?;
-        }
-        Ok(())
+        let both = config
+            .into_iter()
+            .chain([image.manifest])
+            .map(|digest| (digest, Keep::Alone));
+        Ok(self.0.store.pin_all(&pin_owner(owner), both)?)
     }
 
     /// Lets go of all that `owner` kept.

@@ -26,9 +26,16 @@ struct PinFile {
 impl Store {
     /// Keeps a blob, present already or not, until its owner lets go of it.
     pub fn pin(&self, owner: &str, digest: &Digest, keep: Keep) -> Result<(), StoreError> {
-        self.change_pins(owner, |pins| {
-            pins.insert(*digest, keep);
-        })
+        self.pin_all(owner, [(*digest, keep)])
+    }
+
+    /// [`Store::pin`] for several at once, in one write.
+    pub fn pin_all(
+        &self,
+        owner: &str,
+        new: impl IntoIterator<Item = (Digest, Keep)>,
+    ) -> Result<(), StoreError> {
+        self.change_pins(owner, |pins| pins.extend(new))
     }
 
     /// Lets go of one blob; one that was not pinned is no error.

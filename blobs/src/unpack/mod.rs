@@ -101,6 +101,8 @@ pub struct Unpacked {
     pub diff_id: Digest,
     /// Bytes of the uncompressed archive.
     pub bytes: u64,
+    /// Its entries.
+    pub entries: u64,
 }
 
 /// Unpacks a layer into the new folder `dir`; on an error nothing is left of it.
@@ -151,6 +153,7 @@ pub fn unpack(
     Ok(Unpacked {
         diff_id: found,
         bytes,
+        entries,
     })
 }
 

@@ -131,11 +131,8 @@ async fn a_private_authority_and_a_client_certificate_open_the_door() {
     let err = round_trip(&with(Tls::Roots(vec![pki.root.clone()])), &name)
         .await
         .unwrap_err();
-    assert!(
-        kit::chain(&err).to_lowercase().contains("certificate"),
-        "{}",
-        kit::chain(&err)
-    );
+    // With TLS 1.3 the refusal comes as an alert or as a closed connection, whichever is seen first.
+    assert!(matches!(err, RegistryError::Unreachable { .. }), "{err}");
     let err = round_trip(&with(Tls::System), &name).await.unwrap_err();
     assert!(kit::chain(&err).contains("UnknownIssuer"), "{}", kit::chain(&err));
 }

@@ -7,6 +7,7 @@
 )]
 
 mod access;
+mod build;
 mod common;
 mod crash;
 mod hostile;
