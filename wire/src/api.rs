@@ -13,6 +13,7 @@
 //! | `DELETE tokens/{id}` | spends what is left of it |
 //! | `POST devices/{name}/intents` ([`NewIntent`]) | [`MadeIntent`] |
 //! | `GET devices/{name}/logs?namespace=&pod=&...` ([`crate::frame::LogAsk`]) | the output as it comes; why it broke off in the trailer `leeward-error` |
+//! | `POST login-links` | [`LoginLink`]: opens the dashboard for the token's owner |
 
 use jiff::Timestamp;
 use model::{
@@ -296,4 +297,14 @@ pub struct MadeIntent {
     pub sent: bool,
     /// Not followed after.
     pub not_after: Timestamp,
+}
+
+/// A link to the dashboard that opens one session, once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LoginLink {
+    /// Path at the hub's address, with a secret in it.
+    pub path: String,
+    /// Until when it opens.
+    pub expires_at: Timestamp,
 }

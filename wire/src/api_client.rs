@@ -1,8 +1,8 @@
 //! The people's side of the JSON API.
 
 use crate::api::{
-    AuditRow, DeviceDetail, DeviceSummary, ERROR_TRAILER, EventRow, GenerationRow, MadeIntent, MadeToken,
-    NewIntent, NewToken, TokenRow, WorkloadRow,
+    AuditRow, DeviceDetail, DeviceSummary, ERROR_TRAILER, EventRow, GenerationRow, LoginLink, MadeIntent,
+    MadeToken, NewIntent, NewToken, TokenRow, WorkloadRow,
 };
 use crate::client::{ConnectError, Connection, HubAddress, body_of, open};
 use crate::frame::LogAsk;
@@ -142,6 +142,14 @@ impl ApiClient {
     pub async fn intend(&self, device: &DeviceName, new: &NewIntent) -> Result<MadeIntent, ApiError> {
         self.call(Method::POST, &format!("/v1/devices/{device}/intents"), Some(new))
             .await
+    }
+
+    /// A link that opens the dashboard in a browser without a token being typed.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn login_link(&self) -> Result<LoginLink, ApiError> {
+        self.call(Method::POST, "/v1/login-links", None::<&()>).await
     }
 
     /// A container's output, as it comes.

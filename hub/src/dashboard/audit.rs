@@ -25,7 +25,8 @@ pub(super) async fn page(
     State(dashboard): State<Dashboard>,
     Query(asked): Query<Asked>,
 ) -> Result<Markup, PageError> {
-    let shown = look(&dashboard.store, asked.before).await?;
+    let check = dashboard.store.check_audit().await?;
+    let shown = look(&dashboard.store, asked.before, &check).await?;
     let content = html! {
         div .title { h1 { "Audit trail" } p .muted { "What people and devices told this hub to do. Each row carries the hash of the one before." } }
         (shown.markup("chain"))
@@ -36,14 +37,14 @@ pub(super) async fn page(
     Ok(layout::page(&viewer, Place::Audit, "Audit", live, &content))
 }
 
-pub(super) async fn look(store: &Store, before: Option<u64>) -> Result<Look, PageError> {
+/// Everything on the page that can change; the chain was checked by whoever asks.
+pub(super) async fn look(store: &Store, before: Option<u64>, check: &AuditCheck) -> Result<Look, PageError> {
     let rows = store.audit_rows(before, PAGE).await?;
-    let check = store.check_audit().await?;
     let mut look = Look::default();
     look.add(Fragment::of(
         "chain",
         |id, hash, inner| html! { div id=(id) data-hash=(hash) { (inner) } },
-        chain(&check),
+        chain(check),
     ));
     look.add(Fragment::of(
         "trail",

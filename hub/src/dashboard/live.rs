@@ -8,7 +8,7 @@
 use super::fleet::{self, FleetQuery};
 use super::login::Viewer;
 use super::{Dashboard, PageError, assets, audit, device};
-use crate::store::{Change, Store};
+use crate::store::{AuditCheck, Change, Store};
 use axum::extract::{Query, State};
 use axum::response::Sse;
 use axum::response::sse::{Event, KeepAlive};
@@ -17,7 +17,7 @@ use model::{DeviceName, Digest};
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, mpsc};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
@@ -122,11 +122,20 @@ pub(super) enum View {
 }
 
 impl View {
-    async fn look(&self, store: &Store) -> Result<Look, PageError> {
+    async fn look(&self, store: &Store, checked: &mut Option<AuditCheck>) -> Result<Look, PageError> {
         match self {
             Self::Fleet(query) => fleet::look(store, query).await,
             Self::Device { name } => device::look(store, name).await,
-            Self::Audit => audit::look(store, None).await,
+            Self::Audit => {
+                // The page itself looked at the whole chain; from here on only what is new is followed.
+                let check = match checked.as_ref() {
+                    Some(earlier) => store.check_audit_since(earlier).await?,
+                    None => store.check_audit().await?,
+                };
+                let look = audit::look(store, None, &check).await;
+                *checked = Some(check);
+                look
+            }
         }
     }
 
@@ -196,12 +205,14 @@ pub(super) async fn stream(
 async fn follow(store: Store, view: View, out: mpsc::Sender<Event>) {
     let mut changes = store.changes();
     let mut sent = Sent::default();
+    let mut checked = None;
     let hello = Event::default().event("hello").data(&*assets::VERSION);
     if out.send(hello).await.is_err() {
         return;
     }
     loop {
-        match view.look(&store).await {
+        let began = Instant::now();
+        match view.look(&store, &mut checked).await {
             Ok(look) => {
                 let (news, said) = sent.news(look);
                 for event in news.iter().map(fragment_event).chain(said_event(&said)) {
@@ -212,13 +223,14 @@ async fn follow(store: Store, view: View, out: mpsc::Sender<Event>) {
             }
             Err(err) => tracing::warn!(?err, "a live page could not be rendered"),
         }
+        let took = began.elapsed();
         tokio::select! {
             () = out.closed() => return,
             () = moved(&mut changes, &view) => {}
             () = tokio::time::sleep(TICK) => {}
         }
-        // What moves together is shown together.
-        tokio::time::sleep(CALM).await;
+        // What moves together is shown together; and where looking is dear, it is done less often.
+        tokio::time::sleep(CALM.max(took * 4)).await;
     }
 }
 

@@ -14,6 +14,7 @@ use maud::html;
 use serde::Deserialize;
 use std::convert::Infallible;
 use std::sync::{Mutex, PoisonError};
+use wire::api::{LoginLink, Problem};
 
 /// A session's length.
 const SESSION: SignedDuration = SignedDuration::from_hours(12);
@@ -198,10 +199,10 @@ pub(super) async fn link(
     };
     let Some(person) = person else {
         dashboard.tries.failed(now);
-        let problem = serde_json::json!({
-            "reason": "Unauthorized",
-            "message": "this needs a person's bearer token that is known and has not expired",
-        });
+        let problem = Problem {
+            reason: "Unauthorized".into(),
+            message: "this needs a person's bearer token that is known and has not expired".into(),
+        };
         return Ok((StatusCode::UNAUTHORIZED, Json(problem)).into_response());
     };
     let code = secret();
@@ -210,10 +211,11 @@ pub(super) async fn link(
         .store
         .give_pass(&person.name, PassKind::Login, &code, until)
         .await?;
-    Ok(
-        Json(serde_json::json!({ "path": format!("/login?code={code}"), "expiresAt": until }))
-            .into_response(),
-    )
+    let link = LoginLink {
+        path: format!("/login?code={code}"),
+        expires_at: until,
+    };
+    Ok(Json(link).into_response())
 }
 
 /// 256 random bits as text.

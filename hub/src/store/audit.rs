@@ -141,10 +141,10 @@ fn read_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<AuditRow> {
     })
 }
 
-fn check(sql: &Connection) -> Result<AuditCheck, StoreError> {
-    let mut statement = sql.prepare("SELECT * FROM audit ORDER BY sequence")?;
-    let mut rows = statement.query_map([], read_row)?;
-    let (mut count, mut head) = (0, String::new());
+/// Follows the chain from the row after `count`, whose hash is `head`.
+fn follow(sql: &Connection, mut count: u64, mut head: String) -> Result<AuditCheck, StoreError> {
+    let mut statement = sql.prepare_cached("SELECT * FROM audit WHERE sequence > ?1 ORDER BY sequence")?;
+    let mut rows = statement.query_map([convert::int(count)], read_row)?;
     while let Some(row) = rows.next().transpose()? {
         let broken = |why: &str| AuditCheck::Broken {
             sequence: row.sequence,
@@ -187,6 +187,14 @@ impl Store {
 
     /// Recomputes the whole chain.
     pub async fn check_audit(&self) -> Result<AuditCheck, StoreError> {
-        self.front.read(check).await
+        self.front.read(|sql| follow(sql, 0, String::new())).await
+    }
+
+    /// Recomputes the chain after what an earlier check found whole: for pages that look again and again.
+    pub async fn check_audit_since(&self, earlier: &AuditCheck) -> Result<AuditCheck, StoreError> {
+        match earlier.clone() {
+            AuditCheck::Whole { rows, head } => self.front.read(move |sql| follow(sql, rows, head)).await,
+            broken @ AuditCheck::Broken { .. } => Ok(broken),
+        }
     }
 }

@@ -213,6 +213,13 @@ fn commit_group(
     let mut next = Some(first);
     while let Some(job) = next {
         finish.push(job(&mut transaction));
+        // A full or failing disk makes SQLite take back the whole transaction, not the savepoint alone. What was
+        // written in it before is gone, and what came after would be on its own: nobody may be told that it stands.
+        if transaction.is_autocommit() {
+            let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ABORT_ROLLBACK);
+            let why = "a write in the same transaction failed, and all of it was taken back";
+            return Err(rusqlite::Error::SqliteFailure(code, Some(why.into())));
+        }
         next = (finish.len() < GROUP).then(|| queue.try_recv().ok()).flatten();
     }
     transaction.commit()

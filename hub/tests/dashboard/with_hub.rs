@@ -35,13 +35,9 @@ async fn a_real_session_is_shown_its_logs_are_tailed_and_its_end_is_seen() {
         "raspberry-pi-5",
     )
     .await;
-    browser.open(&base).await;
-    browser.until("location.pathname === '/login'").await;
-    browser
-        .run(&format!(
-            "token.value = '{token}'; document.querySelector('.login form').submit()"
-        ))
-        .await;
+    let link = api.login_link().await.unwrap();
+    browser.open(&format!("{base}{}", link.path)).await;
+    browser.until("location.pathname === '/'").await;
     let row = "document.getElementById('row-gate-reader-1').innerText";
     browser
         .until(&format!("{row}.includes('has not opened a session yet')"))

@@ -1,5 +1,6 @@
 //! The store keeps what it acknowledges: once, in order, with proof, and with a trail that shows tampering.
 
+mod full_disk;
 mod setup;
 
 use bytes::Bytes;
@@ -536,6 +537,21 @@ async fn the_audit_trail_shows_tampering() {
         head: newest.hash,
     };
     assert_eq!(store.check_audit().await.unwrap(), whole);
+    let middle = store.audit_rows(Some(4), 1).await.unwrap().remove(0);
+    let earlier = AuditCheck::Whole {
+        rows: 3,
+        head: middle.hash,
+    };
+    assert_eq!(store.check_audit_since(&earlier).await.unwrap(), whole);
+    let forged = AuditCheck::Whole {
+        rows: 3,
+        head: "other".into(),
+    };
+    let found = store.check_audit_since(&forged).await.unwrap();
+    assert!(
+        matches!(found, AuditCheck::Broken { sequence: 4, .. }),
+        "{found:?}"
+    );
 
     let broken_at = async |change: &str, undo: &str| {
         let sql = rusqlite::Connection::open(dir.path().join("hub.db")).unwrap();

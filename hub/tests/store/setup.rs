@@ -106,3 +106,39 @@ pub fn batch(stream: &str, epoch: u64, records: impl IntoIterator<Item = (u64, B
         lost: Vec::new(),
     }
 }
+
+/// A small file system of its own, gone at the end.
+pub struct Small(tempfile::TempDir);
+
+impl Small {
+    /// `None`, said aloud, where nothing may be mounted (an error under `CI=true`).
+    pub fn mount(bytes: u64) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let size = std::ffi::CString::new(format!("size={bytes}")).unwrap();
+        let flags = rustix::mount::MountFlags::empty();
+        match rustix::mount::mount("tmpfs", dir.path(), "tmpfs", flags, size.as_c_str()) {
+            Ok(()) => Some(Self(dir)),
+            Err(err) => {
+                assert!(
+                    std::env::var("CI").as_deref() != Ok("true"),
+                    "cannot mount a tmpfs: {err}"
+                );
+                #[expect(clippy::print_stderr, reason = "a skipped test says so")]
+                {
+                    eprintln!("SKIPPED: cannot mount a tmpfs: {err}");
+                }
+                None
+            }
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(self.path(), rustix::mount::UnmountFlags::DETACH);
+    }
+}
