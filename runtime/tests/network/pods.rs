@@ -322,6 +322,7 @@ fn netns_pods_pass_a_firewall_that_drops_what_it_does_not_know() {
         let outside = outside();
         // As Docker sets it up.
         run("iptables", &["-P", "FORWARD", "DROP"]);
+        run("iptables", &["-P", "INPUT", "DROP"]);
         let rules = run("iptables", &["-S"]);
         let network = Network::open(config(&state)).unwrap();
         drop(network);
@@ -334,6 +335,8 @@ fn netns_pods_pass_a_firewall_that_drops_what_it_does_not_know() {
         assert_eq!(seen(&b.call((ip, 80)).unwrap()), ip_b);
         let added = run("iptables", &["-S", "FORWARD"]);
         assert_eq!(added.lines().count(), 3, "once, though opened twice: {added}");
+        let added = run("iptables", &["-S", "INPUT"]);
+        assert_eq!(added.lines().count(), 3, "pods reach DNS: {added}");
         network.clean_up().await.unwrap();
         assert_eq!(run("iptables", &["-S"]), rules);
     });

@@ -6,31 +6,25 @@
 use super::firewall::program;
 use std::process::Stdio;
 
-/// Rules that let pods out, in, and to the device's DNS; without the verb and chain in front.
-fn passes(bridge: &str) -> [(&'static str, Vec<String>); 4] {
-    let words = |text: String| text.split(' ').map(str::to_owned).collect();
+/// Chains, and rules that let pods out, in, and to the device's DNS, as iptables itself prints them.
+fn passes(bridge: &str) -> [(&'static str, String); 4] {
     [
-        ("FORWARD", words(format!("-i {bridge} -j ACCEPT"))),
-        ("FORWARD", words(format!("-o {bridge} -j ACCEPT"))),
-        ("INPUT", words(format!("-i {bridge} -p udp --dport 53 -j ACCEPT"))),
-        ("INPUT", words(format!("-i {bridge} -p tcp --dport 53 -j ACCEPT"))),
+        ("FORWARD", format!("-i {bridge} -j ACCEPT")),
+        ("FORWARD", format!("-o {bridge} -j ACCEPT")),
+        ("INPUT", format!("-i {bridge} -p udp -m udp --dport 53 -j ACCEPT")),
+        ("INPUT", format!("-i {bridge} -p tcp -m tcp --dport 53 -j ACCEPT")),
     ]
 }
 
 /// Lets the bridge's traffic pass where iptables has rules or drops by policy.
 pub fn let_pass(bridge: &str) {
+    // Not installed: nothing is in the way, nor was it ever.
+    let Some(listing) = iptables(["-S"]) else { return };
     for (chain, rule) in passes(bridge) {
-        // Not installed, or nothing in the way: leave no trace.
-        let Some(listing) = iptables(&["-S", chain]) else {
-            return;
-        };
-        if listing.trim() == format!("-P {chain} ACCEPT") {
+        if has(&listing, chain, &rule) || is_open(&listing, chain) {
             continue;
         }
-        let rule: Vec<&str> = rule.iter().map(String::as_str).collect();
-        if iptables(&[&["-C", chain], &*rule].concat()).is_none()
-            && iptables(&[&["-I", chain], &*rule].concat()).is_none()
-        {
+        if iptables(["-I", chain].into_iter().chain(rule.split(' '))).is_none() {
             tracing::warn!(
                 chain,
                 bridge,
@@ -42,16 +36,28 @@ pub fn let_pass(bridge: &str) {
 
 /// Removes what [`let_pass`] added.
 pub fn no_longer(bridge: &str) {
+    let Some(listing) = iptables(["-S"]) else { return };
     for (chain, rule) in passes(bridge) {
-        let rule: Vec<&str> = rule.iter().map(String::as_str).collect();
-        if iptables(&[&["-C", chain], &*rule].concat()).is_some() {
-            iptables(&[&["-D", chain], &*rule].concat());
+        if has(&listing, chain, &rule) {
+            iptables(["-D", chain].into_iter().chain(rule.split(' ')));
         }
     }
 }
 
+fn has(listing: &str, chain: &str, rule: &str) -> bool {
+    let line = format!("-A {chain} {rule}");
+    listing.lines().any(|held| held == line)
+}
+
+/// Whether a chain has no rule and lets all pass: then there shall be no trace of us in it.
+fn is_open(listing: &str, chain: &str) -> bool {
+    let rule = format!("-A {chain} ");
+    !listing.lines().any(|line| line.starts_with(&rule))
+        && !listing.lines().any(|line| line == format!("-P {chain} DROP"))
+}
+
 /// The program's output where it succeeded.
-fn iptables(arguments: &[&str]) -> Option<String> {
+fn iptables<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Option<String> {
     let output = program("iptables")
         .arg("-w")
         .args(arguments)

@@ -252,7 +252,8 @@ impl Network {
     pub fn keep_up(&self) -> impl Future<Output = ()> + Send + 'static {
         let network = self.clone();
         async move {
-            let mut tick = tokio::time::interval(upkeep::INTERVAL);
+            let first = tokio::time::Instant::now() + upkeep::INTERVAL;
+            let mut tick = tokio::time::interval_at(first, upkeep::INTERVAL);
             tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             loop {
                 tick.tick().await;
