@@ -404,6 +404,32 @@ fn netns_a_sender_of_datagrams_finds_each_new_pod() {
 }
 
 #[test]
+fn netns_a_service_leads_to_a_pod_on_the_devices_own_network() {
+    on_device(async || {
+        let state = tempfile::tempdir().unwrap();
+        let network = Network::open(config(&state)).unwrap();
+        let outside = outside();
+        let (host, pod) = (Place::of_this_thread("host"), Place::new("pod"));
+        pod.attach(&network, &[]).await;
+        host.serve(8080);
+        let mut web = service("web", &[&host]);
+        web.ports[0].node_port = Some(30080);
+        network
+            .publish(
+                std::slice::from_ref(&web),
+                &addresses(&[(&host, network.gateway())]),
+            )
+            .await
+            .unwrap();
+        let address = network.service_address(&ServiceId::of(&web)).unwrap();
+        assert!(pod.call((address, 80)).unwrap().starts_with("host "));
+        assert!(call((address, 80)).unwrap().starts_with("host "));
+        assert!(call((Ipv4Addr::LOCALHOST, 30080)).unwrap().starts_with("host "));
+        assert_eq!(outside.call((DEVICE, 30080)).unwrap(), format!("host {OUTSIDE}"));
+    });
+}
+
+#[test]
 fn netns_a_client_stays_with_its_pod_where_asked() {
     on_device(async || {
         let state = tempfile::tempdir().unwrap();

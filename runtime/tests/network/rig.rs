@@ -57,14 +57,20 @@ pub struct Place {
 
 impl Place {
     pub fn new(name: &str) -> Self {
+        Self::at(name, netns::create().unwrap())
+    }
+
+    /// The device itself.
+    pub fn of_this_thread(name: &str) -> Self {
+        Self::at(name, netns::current().unwrap())
+    }
+
+    fn at(name: &str, netns: File) -> Self {
         let id = PodId {
             namespace: "default".into(),
             name: name.into(),
         };
-        Self {
-            id,
-            netns: netns::create().unwrap(),
-        }
+        Self { id, netns }
     }
 
     /// A path that leads to the namespace, as `/proc/<shim>/ns/net` does.

@@ -17,7 +17,7 @@ pub enum NetworkError {
     BridgeName(String),
     /// The cluster's domain is no domain name.
     #[error(
-        "cluster domain {0:?} is not valid: use labels of lower-case letters, digits and '-', as cluster.local"
+        "cluster domain {0:?} is not valid: use labels of lower-case letters, digits and '-', 64 characters at most, as cluster.local"
     )]
     ClusterDomain(String),
     /// The ranges cannot serve.

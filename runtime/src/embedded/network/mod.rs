@@ -79,7 +79,9 @@ impl NetworkConfig {
         {
             return Err(NetworkError::BridgeName(name.clone()));
         }
-        if !self.cluster_domain.split('.').all(services::is_label) {
+        // Names of Services and ports stand in front of it, and 253 is the most in all (RFC 1035).
+        let short = self.cluster_domain.len() <= 64;
+        if !short || !self.cluster_domain.split('.').all(services::is_label) {
             return Err(NetworkError::ClusterDomain(self.cluster_domain.clone()));
         }
         let ranges = |problem| NetworkError::Ranges {
@@ -542,4 +544,36 @@ fn has_address(inside: &mut Netlink, address: Ipv4Addr) -> io::Result<bool> {
 fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> NetworkError {
     let what = what.into();
     move |source| NetworkError::Link { what, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_that_cannot_work_is_refused_with_its_remedy() {
+        let good = NetworkConfig::new("/nowhere");
+        assert!(good.check().is_ok());
+        let refused = |change: fn(&mut NetworkConfig)| {
+            let mut bad = good.clone();
+            change(&mut bad);
+            bad.check().unwrap_err().to_string()
+        };
+        for (text, want) in [
+            (refused(|c| c.bridge = "much-too-long-name".into()), "1 to 15"),
+            (refused(|c| c.bridge = "a\"; drop".into()), "1 to 15"),
+            (refused(|c| c.cluster_domain = ".local".into()), "cluster.local"),
+            (
+                refused(|c| c.cluster_domain = "a.".repeat(40) + "a"),
+                "64 characters",
+            ),
+            (refused(|c| c.service_cidr = c.pod_cidr), "overlap"),
+            (
+                refused(|c| c.pod_cidr = Cidr::around(Ipv4Addr::LOCALHOST, 32)),
+                "between 8 and 29",
+            ),
+        ] {
+            assert!(text.contains(want), "{text}");
+        }
+    }
 }
