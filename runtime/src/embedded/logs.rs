@@ -141,16 +141,22 @@ struct Cursor {
     path: PathBuf,
     /// The file being read: its inode and how far.
     at: Option<(u64, u64)>,
+    /// The file itself: what is written just before the pod is removed can still be read.
+    held: Option<File>,
 }
 
 impl Cursor {
     fn new(path: PathBuf) -> Self {
-        Self { path, at: None }
+        Self {
+            path,
+            at: None,
+            held: None,
+        }
     }
 
     /// Reads all whole lines that are new, through rotated files.
     fn read(&mut self, lines: &mut Lines) -> io::Result<Vec<Bytes>> {
-        let mut files = Vec::new();
+        let mut files: Vec<File> = self.held.take().into_iter().collect();
         for path in files_of(&self.path) {
             match File::open(&path) {
                 Ok(file) => files.push(file),
@@ -162,10 +168,9 @@ impl Cursor {
             .iter()
             .map(|file| Ok(file.metadata()?.ino()))
             .collect::<io::Result<_>>()?;
-        // Where the file being read is gone, all that is left is newer.
-        let first = self
-            .at
-            .and_then(|(inode, _)| inodes.iter().position(|held| *held == inode));
+        // The file held may be among the others once more, or older than all of them.
+        let held = self.at.map(|(inode, _)| inode);
+        let first = inodes.iter().rposition(|inode| Some(*inode) == held);
         let mut chunks = Vec::new();
         for (number, (mut file, inode)) in files.into_iter().zip(inodes).enumerate() {
             if first.is_some_and(|first| number < first) {
@@ -188,6 +193,7 @@ impl Cursor {
                     .filter_map(|line| lines.take(line)),
             );
             self.at = Some((inode, from + whole as u64));
+            self.held = Some(file);
         }
         Ok(chunks)
     }

@@ -34,11 +34,11 @@ use model::{Action, Observed, PodId, PodObserved, Step};
 use place::Places;
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, watch};
 
-use crate::shim::protocol::ShimState;
+use crate::shim::protocol::{ShimState, uid as uid_of};
 
 /// How the engine is laid out.
 #[derive(Debug, Clone)]
@@ -127,23 +127,11 @@ impl Inner {
         self.version.send_modify(|version| *version += 1);
     }
 
-    /// Control group of the pod in this folder.
-    fn cgroup_of(&self, dir: &Path) -> String {
-        format!("{}/pod{}", self.config.cgroup_parent, uid_of(dir))
-    }
-
     fn turn(&self, pod: &PodId) -> Arc<tokio::sync::Mutex<()>> {
         let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
         turns.retain(|_, turn| Arc::strong_count(turn) > 1);
         turns.entry(pod.clone()).or_default().clone()
     }
-}
-
-/// A pod's folder is named by its uid.
-fn uid_of(dir: &Path) -> String {
-    dir.file_name()
-        .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_default()
 }
 
 impl Engine for Embedded {

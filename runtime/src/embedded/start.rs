@@ -65,8 +65,10 @@ impl Inner {
         let held = self.table().pods.get(&run.id).cloned();
         if let Some(pod) = held {
             let seen = &pod.state.pod;
-            let over = pod.state.ended || matches!(seen.phase, PodPhase::Succeeded | PodPhase::Failed);
-            if !over && seen.template == run.template && !seen.terminating {
+            let over = pod.state.ended
+                || seen.terminating
+                || matches!(seen.phase, PodPhase::Succeeded | PodPhase::Failed);
+            if !over && seen.template == run.template {
                 return Ok(());
             }
             if !over {
@@ -78,7 +80,7 @@ impl Inner {
                 });
             }
             if let Some(link) = &pod.link {
-                // It is over, and its shim is putting things away.
+                // It is over or ending, perhaps for an earlier agent, and its shim is putting things away.
                 in_time(link.until(|told| told.over)).await;
             }
             self.remove(&run.id, &pod).await?;

@@ -3,7 +3,7 @@
 use super::{Inner, Pod, uid_of};
 use crate::EngineError;
 use crate::shim::journal::{self, Journal};
-use crate::shim::protocol::{JOURNAL, Request, ShimState};
+use crate::shim::protocol::{JOURNAL, Request, ShimState, pod_cgroup, shim_cgroup};
 use crate::shim::{Cgroups, protocol::ProcessId};
 use jiff::Timestamp;
 use model::{PodId, Severity};
@@ -64,9 +64,10 @@ impl Inner {
 
     /// [`Inner::clean`] for a folder whose pod is not known.
     pub(super) async fn clean_machine(&self, dir: &Path) {
-        let (owned, cgroup, boot) = (dir.to_owned(), self.cgroup_of(dir), self.boot.clone());
+        let (owned, boot) = (dir.to_owned(), self.boot.clone());
+        let parent = self.config.cgroup_parent.clone();
         let journals = self.config.root.join("journals");
-        let work = move || clean_blocking(&owned, &cgroup, &boot, &journals);
+        let work = move || clean_blocking(&owned, &parent, &boot, &journals);
         match tokio::task::spawn_blocking(work).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(dir = %dir.display(), %error, "not all of a pod is put away"),
@@ -127,14 +128,17 @@ impl Inner {
     }
 }
 
-fn clean_blocking(dir: &Path, cgroup: &str, boot: &str, journals: &Path) -> io::Result<()> {
+fn clean_blocking(dir: &Path, parent: &str, boot: &str, journals: &Path) -> io::Result<()> {
     let state = ShimState::read(dir);
     if let Some(state) = &state
         && state.boot == boot
     {
         end_shim(state.shim);
     }
-    Cgroups::detect()?.remove(cgroup, Duration::from_secs(10))?;
+    let cgroups = Cgroups::detect()?;
+    // First those who could make more.
+    cgroups.remove(&shim_cgroup(parent, dir), Duration::from_secs(10))?;
+    cgroups.remove(&pod_cgroup(parent, dir), Duration::from_secs(10))?;
     let journal = dir.join(JOURNAL);
     if journal.exists() {
         fs::create_dir_all(journals)?;

@@ -10,6 +10,7 @@ use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use tracing::field::{Field, Visit};
@@ -66,6 +67,16 @@ pub(super) fn exec(args: Vec<OsString>) -> u8 {
             _ => FAILED,
         })
     })
+}
+
+/// `call PROGRAM ARGS...`: becomes another program, with the signals that [`super::main`] has unblocked.
+pub(super) fn call(args: Vec<OsString>) -> u8 {
+    let Some((program, args)) = args.split_first() else {
+        return FAILED;
+    };
+    let err = std::process::Command::new(program).args(args).exec();
+    super::complain(format!("{} cannot be run: {err}", program.display()));
+    FAILED
 }
 
 /// Does the work with libcontainer's complaints going to the log; its errors alone seldom name the cause.

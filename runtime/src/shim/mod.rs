@@ -37,10 +37,16 @@ pub fn main(args: Vec<OsString>) -> u8 {
     let mut args = args.into_iter();
     let what = args.next();
     let rest: Vec<OsString> = args.collect();
+    // A shim blocks the signals that it waits for, and what it starts inherits that: a container would never hear
+    // SIGTERM.
+    if nix::sys::signal::SigSet::all().thread_unblock().is_err() {
+        return 2;
+    }
     match what.as_ref().and_then(|what| what.to_str()) {
         Some("pod") => setup::pod(rest),
         Some("run") => helper::run(rest),
         Some("exec") => helper::exec(rest),
+        Some("call") => helper::call(rest),
         Some("hold") => helper::hold(rest),
         Some("bury") => helper::bury(),
         _ => {

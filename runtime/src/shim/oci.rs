@@ -91,8 +91,9 @@ struct CommandLine(PathBuf);
 
 impl CommandLine {
     fn command(&self, container: &OciContainer<'_>) -> Command {
-        let mut command = Command::new(&self.0);
+        let mut command = myself("call");
         command
+            .arg(&self.0)
             .arg("--root")
             .arg(container.root)
             .arg("--log")

@@ -185,6 +185,24 @@ impl ShimState {
     }
 }
 
+/// Control group of a pod's shim and its helpers: beside the pod's own, so that they count against no limit of it,
+/// and one for each pod, so that a helper that outlives its shim is found.
+pub(crate) fn shim_cgroup(parent: &str, dir: &Path) -> String {
+    format!("{parent}/shims/{}", uid(dir))
+}
+
+/// Control group of the pod in this folder.
+pub(crate) fn pod_cgroup(parent: &str, dir: &Path) -> String {
+    format!("{parent}/pod{}", uid(dir))
+}
+
+/// A pod's folder is named by its uid.
+pub(crate) fn uid(dir: &Path) -> String {
+    dir.file_name()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default()
+}
+
 /// This boot's id.
 pub(crate) fn boot_id() -> io::Result<String> {
     Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?

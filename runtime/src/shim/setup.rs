@@ -3,7 +3,7 @@
 use super::cgroup::Cgroups;
 use super::control::Client;
 use super::pod::{Pod, Seat};
-use super::protocol::{Handover, ProcessId, Report, Request, SOCKET, boot_id};
+use super::protocol::{Handover, ProcessId, Report, Request, SOCKET, boot_id, shim_cgroup};
 use super::{complain, prepare};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -47,7 +47,7 @@ fn supervise(dir: &Path) -> io::Result<()> {
 
     let cgroups = Cgroups::detect()?;
     let own = rustix::process::getpid().as_raw_nonzero().get();
-    cgroups.join(&format!("{}/shims", handover.cgroup_parent), own)?;
+    cgroups.join(&shim_cgroup(&handover.cgroup_parent, &dir), own)?;
 
     let mut flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC;
     flags.set(CloneFlags::CLONE_NEWNET, !handover.run.host_network);

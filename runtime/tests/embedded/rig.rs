@@ -2,13 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use model::{Digest, ImageRef, PullPolicy};
+use model::{Digest, ImageRef, PullPolicy, Step};
+use runtime::embedded::network::{Network, NetworkConfig, netns};
 use runtime::embedded::{Embedded, EmbeddedConfig, ImageSource, LocalImage, Pace};
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::process::Command;
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -32,8 +34,7 @@ pub struct Rig {
 /// One image, and one that cannot be had.
 #[derive(Debug)]
 pub struct Busybox {
-    layer: PathBuf,
-    pub user: Option<String>,
+    pub layer: PathBuf,
 }
 
 impl Rig {
@@ -56,7 +57,7 @@ impl Rig {
         };
         Some(Self {
             group: format!("/leeward-test/{}-{number}", std::process::id()),
-            images: Arc::new(Busybox { layer, user: None }),
+            images: Arc::new(Busybox { layer }),
             dir,
             pace,
         })
@@ -77,6 +78,43 @@ impl Rig {
         Embedded::open(self.config(), self.images.clone(), None)
             .await
             .unwrap()
+    }
+
+    /// The engine on a pod network of its own; call it inside [`on_device`].
+    pub async fn open_with_network(&self) -> (Embedded, Network) {
+        let network = Network::open(NetworkConfig::new(self.dir.path().join("network"))).unwrap();
+        let engine = Embedded::open(self.config(), self.images.clone(), Some(network.clone()))
+            .await
+            .unwrap();
+        (engine, network)
+    }
+
+    /// An agent in a process of its own.
+    pub fn agent(&self) -> Agent {
+        let image = serde_json::to_string(&self.images.image()).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_shim-host"))
+            .arg("agent")
+            .arg(self.root())
+            .args([&self.group, &image, &serde_json::to_string(&self.pace).unwrap()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let answers = BufReader::new(child.stdout.take().unwrap());
+        Agent { child, answers }
+    }
+
+    /// The folder of the only pod.
+    pub fn pod_dir(&self) -> PathBuf {
+        let mut dirs = fs::read_dir(self.root().join("pods")).unwrap().flatten();
+        let dir = dirs.next().unwrap().path();
+        assert!(dirs.next().is_none(), "more than one pod");
+        dir
+    }
+
+    /// What a shim has written down, in the folder of the only pod.
+    pub fn state(&self) -> serde_json::Value {
+        serde_json::from_slice(&fs::read(self.pod_dir().join("state.json")).unwrap()).unwrap()
     }
 
     /// All processes below the rig's control groups, shims among them.
@@ -109,6 +147,9 @@ impl Rig {
             .collect();
         for root in hierarchies() {
             let below = root.join(self.group.trim_start_matches('/'));
+            let shims = fs::read_dir(below.join("shims")).into_iter().flatten().flatten();
+            let shims = shims.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+            left.extend(shims.map(|entry| format!("control group {}", entry.path().display())));
             let groups = fs::read_dir(below).into_iter().flatten().flatten();
             let pods = groups.filter(|entry| entry.file_name().to_string_lossy().starts_with("pod"));
             left.extend(pods.map(|entry| format!("control group {}", entry.path().display())));
@@ -145,6 +186,84 @@ impl Drop for Rig {
     }
 }
 
+impl Busybox {
+    fn image(&self) -> LocalImage {
+        LocalImage {
+            digest: Digest::of(b"busybox"),
+            layers: vec![self.layer.clone()],
+            entrypoint: Vec::new(),
+            cmd: vec!["/bin/sh".to_owned()],
+            env: vec!["IMAGE=yes".to_owned()],
+            working_dir: None,
+            user: None,
+            stop_signal: None,
+        }
+    }
+}
+
+/// A process that holds an engine and takes steps; killed without warning when dropped.
+#[derive(Debug)]
+pub struct Agent {
+    pub child: Child,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Agent {
+    /// Sends a step without waiting for its end.
+    pub fn send(&mut self, step: &Step) {
+        let line = serde_json::to_string(step).unwrap();
+        writeln!(self.child.stdin.as_mut().unwrap(), "{line}").unwrap();
+    }
+
+    /// Waits for the next answer: `open` first, then `done` for each step.
+    pub fn answer(&mut self) -> String {
+        let mut line = String::new();
+        self.answers.read_line(&mut line).unwrap();
+        line.trim().to_owned()
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs a test in a thread with a fresh network namespace, as the agent of a device would live in.
+pub fn on_device(test: impl AsyncFnOnce(Rig) + Send) {
+    let Some(rig) = Rig::new() else { return };
+    let device = netns::create().unwrap();
+    netns::enter(&device, || {
+        let up = Command::new("ip")
+            .args(["link", "set", "lo", "up"])
+            .status()
+            .unwrap();
+        assert!(up.success());
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(test(rig));
+    })
+    .unwrap();
+}
+
+/// Looks until it is right; panics after a generous while.
+pub async fn eventually(what: &str, right: impl Fn() -> bool) {
+    let patience = Instant::now() + Duration::from_secs(60);
+    while !right() {
+        assert!(Instant::now() < patience, "not seen in time: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 impl ImageSource for Busybox {
     fn pull<'a>(
         &'a self,
@@ -155,16 +274,7 @@ impl ImageSource for Busybox {
             if image.repository == "missing" {
                 return Err("the registry does not know it".to_owned());
             }
-            Ok(LocalImage {
-                digest: Digest::of(b"busybox"),
-                layers: vec![self.layer.clone()],
-                entrypoint: Vec::new(),
-                cmd: vec!["/bin/sh".to_owned()],
-                env: vec!["IMAGE=yes".to_owned()],
-                working_dir: None,
-                user: self.user.clone(),
-                stop_signal: None,
-            })
+            Ok(self.image())
         })
     }
     fn keep(&self, _: &str, _: &LocalImage) -> Result<(), String> {

@@ -5,7 +5,7 @@ use crate::shim::complain;
 use crate::shim::container::{Kill, State};
 use crate::shim::control::Client;
 use crate::shim::prepare;
-use crate::shim::protocol::Report;
+use crate::shim::protocol::{Report, shim_cgroup};
 use jiff::Timestamp;
 use model::Severity;
 use nix::sys::signal::{Signal, kill};
@@ -118,6 +118,7 @@ impl Pod {
         if let Err(err) = self.cgroups.remove(&self.cgroup, Duration::from_secs(5)) {
             complain(format!("control group {} is not removed: {err}", self.cgroup));
         }
+        self.leave_own_cgroup();
         self.state.ended = self.stop != Some(Stop::Shutdown);
         self.tell_state();
         let last = Report::State(Box::new(self.state.clone()));
@@ -126,6 +127,18 @@ impl Pod {
             Client::finish(client);
         }
         kit::disk::remove_if_there(&self.dir.join(crate::shim::protocol::SOCKET))
+    }
+
+    /// Nobody removes the group of a shim that ends by itself but the shim, and not while it is in there.
+    fn leave_own_cgroup(&self) {
+        let own = shim_cgroup(&self.cgroup_parent, &self.dir);
+        let left = self
+            .cgroups
+            .join(&format!("{}/shims", self.cgroup_parent), self.state.shim.pid)
+            .and_then(|()| self.cgroups.remove(&own, Duration::from_secs(2)));
+        if let Err(err) = left {
+            complain(format!("control group {own} is not removed: {err}"));
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use super::output::Output;
 use super::probe::Which;
 use super::probe::net::Try;
 use super::protocol::{
-    HANDOVER, Handover, JOURNAL, LOGS, Pace, Place, ProcessId, Report, Request, ShimState,
+    HANDOVER, Handover, JOURNAL, LOGS, Pace, Place, ProcessId, Report, Request, ShimState, pod_cgroup,
 };
 use super::spec::Host;
 use model::{PodObserved, PodPhase};
@@ -92,6 +92,7 @@ pub(super) struct Pod {
     clients: Vec<Client>,
     cgroups: Cgroups,
     cgroup: String,
+    cgroup_parent: String,
     oci: Box<dyn OciRuntime>,
     host: Host,
     pace: Pace,
@@ -130,12 +131,7 @@ impl Pod {
         // Kept in memory only: it holds Secrets.
         fs::write(seat.run.join(HANDOVER), serde_json::to_vec(&handover)?)?;
         fs::create_dir_all(seat.dir.join(LOGS))?;
-        let uid = seat
-            .dir
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned())
-            .unwrap_or_default();
-        let cgroup = format!("{}/pod{uid}", handover.cgroup_parent);
+        let cgroup = pod_cgroup(&handover.cgroup_parent, &seat.dir);
         let containers = containers(&handover)?;
         let pod = PodObserved {
             id: run.id.clone(),
@@ -189,6 +185,7 @@ impl Pod {
             clients: vec![seat.client],
             cgroups: seat.cgroups,
             cgroup,
+            cgroup_parent: handover.cgroup_parent,
             containers,
             outputs: Vec::new(),
             jobs: Vec::new(),
