@@ -97,6 +97,7 @@ impl Registries {
             tally.add(blob.size);
             return Ok(());
         }
+        let _line = self.line(blob.size).await;
         let mut download = Download::open(store, blob).await?;
         tally.add(download.at);
         let host = self.host(&image.registry)?;

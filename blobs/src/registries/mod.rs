@@ -23,6 +23,7 @@ use config::Host;
 use model::Digest;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// All registries that images may come from. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -35,7 +36,14 @@ struct Shared {
     tokens: auth::Tokens,
     /// One download of a blob at a time, whoever asks.
     turns: Mutex<BTreeMap<Digest, Weak<tokio::sync::Mutex<()>>>>,
+    /// Large downloads at once: more would only slow each other down on a thin link, and none would end.
+    large: Semaphore,
 }
+
+/// How many large downloads run at once, whoever asks.
+const LARGE_AT_ONCE: usize = 3;
+/// What is smaller does not wait in their line.
+const LARGE_BYTES: u64 = 1024 * 1024;
 
 impl Registries {
     /// No registry is configured: each host is asked by `https` at its own name, anonymously.
@@ -45,6 +53,7 @@ impl Registries {
             hosts: RwLock::default(),
             tokens: auth::Tokens::default(),
             turns: Mutex::default(),
+            large: Semaphore::new(LARGE_AT_ONCE),
         }))
     }
 
@@ -91,5 +100,19 @@ impl Registries {
             })
         };
         lock.lock_owned().await
+    }
+
+    /// Waits until a download of so many bytes may begin.
+    async fn line(&self, bytes: u64) -> Option<SemaphorePermit<'_>> {
+        if bytes < LARGE_BYTES {
+            return None;
+        }
+        Some(
+            self.0
+                .large
+                .acquire()
+                .await
+                .expect("the semaphore is never closed"),
+        )
     }
 }

@@ -83,6 +83,12 @@ impl Record {
 }
 
 impl Document {
+    fn named(&self) -> Vec<Digest> {
+        let layers = self.layers.iter().flatten().map(|layer| layer.blob.digest);
+        let others = self.config.iter().chain(self.manifests.iter().flatten());
+        layers.chain(others.map(|held| held.digest)).collect()
+    }
+
     fn record(self, media_type: &str, size: u64) -> Record {
         // The spec: without an artifact type of its own, a manifest's is that of its configuration.
         let of_config = self.config.map(|config| config.media_type);
@@ -189,6 +195,8 @@ impl Registry {
                     "the content is {digest}, not {wanted}"
                 )));
             }
+            // From the check to the pin, nothing of it may be collected.
+            let _lease = registry.0.store.lease(document.named());
             registry.check_named(&name, &document)?;
             // In this order, so that after a power cut nothing names what is not there.
             registry.0.store.put(&bytes)?;

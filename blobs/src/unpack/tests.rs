@@ -329,6 +329,38 @@ fn an_archive_cut_anywhere_leaves_nothing() {
     }
 }
 
+/// As tools write them that let others read a single file of a layer.
+#[test]
+fn layers_in_several_frames_are_read_to_their_end() {
+    let plain = archive(&[folder("d"), file("d/x", &[7; 6000])]);
+    let (one, two) = plain.split_at(3000);
+    let gzip = |bytes: &[u8]| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    };
+    let zstd = |bytes: &[u8]| zstd::encode_all(bytes, 1).unwrap();
+    // A frame that decoders skip: its magic, its length, its content.
+    let skipped = [&0x184D_2A50_u32.to_le_bytes()[..], &5_u32.to_le_bytes(), b"index"].concat();
+    for bytes in [
+        [gzip(one), gzip(two)].concat(),
+        [zstd(one), zstd(two), skipped].concat(),
+    ] {
+        let place = Place::new();
+        let diff_id = Digest::of(&plain);
+        unpack(
+            bytes.as_slice(),
+            10_000,
+            Some(&diff_id),
+            &place.layer(),
+            &[],
+            &Place::options(),
+        )
+        .unwrap();
+        assert_eq!(fs::read(place.layer().join("d/x")).unwrap(), [7; 6000]);
+    }
+}
+
 #[test]
 fn content_that_the_configuration_does_not_name_is_refused() {
     let place = Place::new();

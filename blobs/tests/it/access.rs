@@ -48,6 +48,29 @@ impl Pki {
         }
     }
 
+    /// TLS that demands a certificate of this authority.
+    fn server_config(&self, dir: &Path) -> rustls::ServerConfig {
+        use rustls::pki_types::pem::PemObject as _;
+        let mut roots = RootCertStore::empty();
+        roots.add(self.root.clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier =
+            rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+                .build()
+                .unwrap();
+        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(
+                vec![CertificateDer::from_pem_file(dir.join("server.pem")).unwrap()],
+                rustls::pki_types::PrivateKeyDer::from_pem_file(dir.join("server.key")).unwrap(),
+            )
+            .unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        config
+    }
+
     fn client_config(&self) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         roots.add(self.root.clone()).unwrap();
@@ -135,6 +158,81 @@ async fn a_private_authority_and_a_client_certificate_open_the_door() {
     assert!(matches!(err, RegistryError::Unreachable { .. }), "{err}");
     let err = round_trip(&with(Tls::System), &name).await.unwrap_err();
     assert!(kit::chain(&err).contains("UnknownIssuer"), "{}", kit::chain(&err));
+}
+
+/// As the hub serves devices: mutual TLS, HTTP/2, our registry behind it. The link breaks meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn http_2_with_a_client_certificate_resumes_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let pki = Pki::in_dir(dir.path());
+    let hub = blobs::Registry::open(
+        &dir.path().join("registry"),
+        store(dir.path()),
+        blobs::registry::Access::open(),
+    )
+    .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(pki.server_config(dir.path())));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let link = Link::to(listener.local_addr().unwrap());
+    let serving = hub.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (acceptor, registry) = (acceptor.clone(), serving.clone());
+            tokio::spawn(async move {
+                let Ok(stream) = acceptor.accept(stream).await else {
+                    return;
+                };
+                assert_eq!(stream.get_ref().1.alpn_protocol(), Some(b"h2".as_slice()));
+                let service = hyper::service::service_fn(move |request| {
+                    let registry = registry.clone();
+                    async move { Ok::<_, std::convert::Infallible>(registry.handle(request).await) }
+                });
+                let io = hyper_util::rt::TokioIo::new(stream);
+                let executor = hyper_util::rt::TokioExecutor::new();
+                let _ = hyper::server::conn::http2::Builder::new(executor)
+                    .serve_connection(io, service)
+                    .await;
+            });
+        }
+    });
+    let source = store(&dir.path().join("source"));
+    let layer = tar(&[("file", Put::File(0o644, &noise(9_000_000, 1)))]);
+    let built = image(
+        &source,
+        &platform("linux/amd64"),
+        &[(layer, "")],
+        ImageConfig::default(),
+    );
+    let mut tls = pki.client_config();
+    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let name: ImageRef = "registry.leeward.internal/apps/web:1".parse().unwrap();
+    let endpoint = Endpoint {
+        tls: Tls::Config(Arc::new(tls)),
+        ..Endpoint::new(&format!("https://{}", link.address))
+    };
+    link.cut_up_at([100_000, 3_000_000]);
+    at(&name.registry, endpoint.clone())
+        .push(&source, &built.digest, &name, None, Progress::none())
+        .await
+        .unwrap();
+    link.take_counts();
+    link.cut_at([50_000, 2_000_000, 3_000_000]);
+    let images_ = images(&dir.path().join("device"), &at(&name.registry, endpoint));
+    images_
+        .ensure(
+            &name,
+            &platform("linux/amd64"),
+            PullPolicy::Always,
+            Progress::none(),
+        )
+        .await
+        .unwrap();
+    assert_eq!(link.cuts_left(), 0);
+    let (carried, connections) = link.take_counts();
+    let again = carried.saturating_sub(9_000_000);
+    eprintln!("9000000 bytes over {connections} connections of HTTP/2: {again} bytes more");
+    // Frames that were on their way, and a handshake each time.
+    assert!(again < 1_000_000, "{again}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

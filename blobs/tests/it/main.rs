@@ -7,9 +7,11 @@
 )]
 
 mod access;
+mod api;
 mod build;
 mod common;
 mod crash;
+mod fuzz;
 mod hostile;
 mod images;
 mod registry;

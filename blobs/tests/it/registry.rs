@@ -1,12 +1,13 @@
 //! Our registry with skopeo, with our own client, and with requests made by hand.
 
+use crate::api::*;
 use crate::common::*;
 use blobs::oci::ImageConfig;
 use blobs::registry::{Access, Action, Answer};
 use blobs::{Progress, RegistryError};
 use http::StatusCode;
 use model::{Digest, ImageRef, PullPolicy};
-use reqwest::{Client, Method, RequestBuilder, Response};
+use reqwest::Method;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;
@@ -148,82 +149,6 @@ async fn an_upload_over_a_bad_link_goes_on() {
         .await
         .unwrap();
     ours.stop().await;
-}
-
-struct Api {
-    client: Client,
-    base: String,
-}
-
-impl Api {
-    fn new(registry: &OurRegistry) -> Self {
-        // A plain client of reqwest needs one, though it never speaks TLS here.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        Self {
-            client: Client::builder().build().unwrap(),
-            base: registry.url(),
-        }
-    }
-
-    fn ask(&self, method: Method, path: &str) -> RequestBuilder {
-        let url = if path.starts_with("http") {
-            path.to_owned()
-        } else {
-            format!("{}{path}", self.base)
-        };
-        self.client.request(method, url)
-    }
-
-    async fn get(&self, path: &str) -> Response {
-        self.ask(Method::GET, path).send().await.unwrap()
-    }
-
-    /// Sends and expects this status; gives the answer.
-    async fn expect(&self, request: RequestBuilder, status: StatusCode) -> Response {
-        let response = request.send().await.unwrap();
-        assert_eq!(response.status(), status, "{}", response.url());
-        response
-    }
-
-    async fn put_blob(&self, repository: &str, data: &[u8]) -> Digest {
-        let digest = Digest::of(data);
-        let path = format!("/v2/{repository}/blobs/uploads/?digest={digest}");
-        let request = self.ask(Method::POST, &path).body(data.to_vec());
-        self.expect(request, StatusCode::CREATED).await;
-        digest
-    }
-
-    async fn put_manifest(&self, repository: &str, reference: &str, manifest: &Value) -> Response {
-        let kind = manifest["mediaType"].as_str().unwrap().to_owned();
-        let path = format!("/v2/{repository}/manifests/{reference}");
-        let request = self.ask(Method::PUT, &path).header("content-type", kind);
-        request.body(manifest.to_string()).send().await.unwrap()
-    }
-
-    async fn start(&self, repository: &str) -> String {
-        let request = self.ask(Method::POST, &format!("/v2/{repository}/blobs/uploads/"));
-        let response = self.expect(request, StatusCode::ACCEPTED).await;
-        header(&response, "location")
-    }
-}
-
-fn header(response: &Response, name: &str) -> String {
-    response
-        .headers()
-        .get(name)
-        .map(|value| value.to_str().unwrap().to_owned())
-        .unwrap_or_default()
-}
-
-async fn code(response: Response) -> String {
-    let document: Value = response.json().await.unwrap();
-    document["errors"][0]["code"].as_str().unwrap().to_owned()
-}
-
-fn manifest(config: Digest, config_size: usize) -> Value {
-    json!({"schemaVersion": 2, "mediaType": blobs::oci::MANIFEST,
-        "config": {"mediaType": "application/vnd.test+json", "digest": config, "size": config_size},
-        "layers": []})
 }
 
 #[tokio::test(flavor = "multi_thread")]
