@@ -1,21 +1,20 @@
 //! From the files to the state in memory: reads footers, goes through the tails, and never refuses for damage.
 
-use crate::block::{Entry, FOOTER, Header, PAGE, Parsed, Place};
+use crate::block::{Entry, FOOTER, Header};
 use crate::core::{Core, Inner, JUMP, Live, Log, Queue, Segment, Slot, SlotState, Span, add_span};
-use crate::disk::DiskFile;
 use crate::error::OpenError;
+use crate::identify::{Found, identify, is_ghost};
 use crate::ledger::{DropReason, Gap, Ledger};
 use crate::notice::{Notice, Notices};
 use crate::options::Options;
 use crate::record::{Class, Durability};
-use crate::state::{Saved, SavedLog, StateFiles};
+use crate::state::{Saved, StateFiles};
 use crate::walk::{Bad, Bounds, Walk, walk};
 use crate::writer::Tail;
 use serde::Serialize;
 use std::collections::btree_map::Entry as MapEntry;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What opening found.
@@ -64,58 +63,55 @@ pub struct LostRange {
 pub(crate) struct Opened {
     pub epoch: u64,
     pub inner: Inner,
-    pub state: StateFiles,
+    /// Only with [`Access::Write`].
+    pub state: Option<StateFiles>,
     pub tails: [Option<Tail>; 3],
     pub recovered: Recovered,
 }
 
-/// What one file turned out to be.
-struct Found {
-    slot: u32,
-    size: u64,
-    file: Arc<dyn DiskFile>,
-    life: Option<Life>,
-    /// The damaged beginning of a segment that nothing else tells of.
-    ghost: bool,
-}
-
-struct Life {
-    segment: u64,
-    epoch: u64,
-    footer: Option<Header>,
-    /// Known by a block in the middle only.
-    searched: bool,
+/// Whether the spool is taken over or only looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    Write,
+    Read,
 }
 
 /// Reads everything there is in `dir`.
-pub(crate) fn open(dir: &Path, options: &Options) -> Result<Opened, OpenError> {
+pub(crate) fn open(dir: &Path, options: &Options, access: Access) -> Result<Opened, OpenError> {
     let started = Instant::now();
     let failed = |action, path: &Path| {
         let path = path.to_owned();
         move |source| OpenError::Io { action, path, source }
     };
-    let (state, saved, damaged) =
-        StateFiles::open(options.disk.as_ref(), dir).map_err(failed("open the saved state in", dir))?;
+    let disk = options.disk.as_ref();
+    let (state, saved, damaged) = match access {
+        Access::Write => {
+            let (state, saved, damaged) =
+                StateFiles::open(disk, dir).map_err(failed("open the saved state in", dir))?;
+            (Some(state), saved, damaged)
+        }
+        Access::Read => {
+            let (saved, damaged) = StateFiles::peek(disk, dir);
+            (None, saved, damaged)
+        }
+    };
     let mut found: [Vec<Found>; 3] = Default::default();
     for class in Class::ALL {
         let folder = dir.join(class.name());
-        options
-            .disk
-            .create_dir_all(&folder)
-            .map_err(failed("make folder", &folder))?;
-        for name in options
-            .disk
-            .list(&folder)
-            .map_err(failed("list folder", &folder))?
-        {
+        if access == Access::Write {
+            disk.create_dir_all(&folder)
+                .map_err(failed("make folder", &folder))?;
+        }
+        for name in disk.list(&folder).map_err(failed("list folder", &folder))? {
             let Some(slot) = name.strip_suffix(".seg").and_then(|text| text.parse().ok()) else {
                 continue;
             };
             let path = folder.join(&name);
-            let file = options
-                .disk
-                .open(&path, false)
-                .map_err(failed("open segment", &path))?;
+            let file = match access {
+                Access::Write => disk.open(&path, false),
+                Access::Read => disk.open_read(&path),
+            }
+            .map_err(failed("open segment", &path))?;
             let size = file.size().map_err(failed("measure segment", &path))?;
             found[class.index()].push(Found {
                 slot,
@@ -612,93 +608,6 @@ impl Recovery {
             inner.release(class);
         }
         (inner, self.recovered)
-    }
-}
-
-/// Finds out which segment a file holds now.
-fn identify(file: &Found, class: Class, saved: Option<&SavedLog>) -> Option<Life> {
-    let first = header_at(file, class, 0, PAGE);
-    let footer = file
-        .size
-        .checked_sub(FOOTER as u64)
-        .and_then(|offset| header_at(file, class, offset, FOOTER))
-        .filter(|header| header.footer);
-    let lives = |segment: u64| saved.is_none_or(|saved| saved.lives(segment));
-    let segment = match (&first, &footer) {
-        (Some(first), Some(footer)) => first.place.segment.max(footer.place.segment),
-        (Some(first), None) => first.place.segment,
-        (None, Some(footer)) if lives(footer.place.segment) => footer.place.segment,
-        _ => return search(file, class, lives),
-    };
-    let epoch = first.as_ref().or(footer.as_ref())?.place.epoch;
-    Some(Life {
-        segment,
-        epoch,
-        footer: footer.filter(|footer| footer.place.segment == segment),
-        searched: false,
-    })
-}
-
-/// The newest living segment of which any block is whole: both ends of the file are damaged.
-fn search(file: &Found, class: Class, lives: impl Fn(u64) -> bool) -> Option<Life> {
-    let mut best: Option<Life> = None;
-    let mut offset = PAGE as u64;
-    while offset + PAGE as u64 <= file.size {
-        if let Some(header) = header_at(file, class, offset, PAGE)
-            && lives(header.place.segment)
-            && best
-                .as_ref()
-                .is_none_or(|held| held.segment < header.place.segment)
-        {
-            best = Some(Life {
-                segment: header.place.segment,
-                epoch: header.place.epoch,
-                footer: None,
-                searched: true,
-            });
-        }
-        offset += PAGE as u64;
-    }
-    best
-}
-
-/// Whether a file begins with the damaged first block of a segment begun since the state was saved.
-fn is_ghost(file: &Found, class: Class, saved: Option<&Saved>) -> bool {
-    let Some(saved) = saved else { return false };
-    let next = saved
-        .logs
-        .get(class.name())
-        .map_or(1, |log| log.next_segment.max(1));
-    let mut page = vec![0; PAGE];
-    let Ok(got) = file.file.read_at(&mut page, 0) else {
-        return true;
-    };
-    page.truncate(got);
-    (next..next + 4).any(|segment| {
-        let place = Place {
-            class,
-            epoch: saved.epoch,
-            segment,
-            offset: 0,
-        };
-        matches!(Header::parse(&page, place), Parsed::Ours)
-    })
-}
-
-fn header_at(file: &Found, class: Class, offset: u64, len: usize) -> Option<Header> {
-    let mut page = vec![0; len];
-    let got = file.file.read_at(&mut page, offset).ok()?;
-    page.truncate(got);
-    let (segment, epoch) = Header::claimed(&page)?;
-    let place = Place {
-        class,
-        epoch,
-        segment,
-        offset,
-    };
-    match Header::parse(&page, place) {
-        Parsed::Header(header) => Some(header),
-        _ => None,
     }
 }
 

@@ -6,7 +6,7 @@ use crate::error::{AppendError, OpenError};
 use crate::options::Options;
 use crate::pending::{Pending, Ticket};
 use crate::record::{Class, Durability};
-use crate::recover::{self, Recovered};
+use crate::recover::{self, Access, Recovered};
 use crate::room;
 use crate::stream::Stream;
 use crate::writer::Writer;
@@ -73,10 +73,10 @@ impl Spool {
         if !lock.try_lock().map_err(io("lock", &path))? {
             return Err(OpenError::InUse { dir: dir.to_owned() });
         }
-        let opened = recover::open(dir, &options)?;
+        let opened = recover::open(dir, &options, Access::Write)?;
         Core::tell(&opened.recovered, dir);
         let core = Arc::new(Core::new(dir.to_owned(), options, opened.epoch, opened.inner));
-        let mut state = opened.state;
+        let mut state = opened.state.expect("opened for writing");
         if core.lock().checkpoint_now {
             core.lock().checkpoint_now = false;
             room::save(&core, &mut state, false).map_err(io("write the saved state in", dir))?;

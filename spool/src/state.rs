@@ -80,6 +80,16 @@ impl StateFiles {
         Ok((Self { files, generation }, saved, damaged))
     }
 
+    /// Reads without taking part.
+    pub(crate) fn peek(disk: &dyn Disk, dir: &Path) -> (Option<Saved>, bool) {
+        let files: Vec<_> = NAMES
+            .iter()
+            .filter_map(|name| disk.open_read(&dir.join(name)).ok())
+            .collect();
+        let (best, damaged) = newest(&files);
+        (best.map(|(_, saved)| saved), damaged)
+    }
+
     /// Makes the state durable; returns the bytes written.
     pub(crate) fn write(&mut self, saved: &Saved) -> io::Result<u64> {
         let text = serde_json::to_vec(saved).map_err(io::Error::other)?;

@@ -1,12 +1,13 @@
 //! The I/O thread: the only one that writes.
 
-use crate::block::{Draft, Entry, FOOTER, Item, PAGE, Place, Shared};
-use crate::core::{Core, Inner, MOST_ITEMS, Queue, Queued, Span, add_span};
+use crate::block::{Draft, Entry, FOOTER, Item, Place, Shared};
+use crate::compose::{Drafted, Names, chunk, footer};
+use crate::core::{Core, Inner, MOST_ITEMS, Queue, Queued, add_span};
 use crate::disk::DiskFile;
 use crate::error::AppendError;
 use crate::notice::{NOTICES, Notice};
 use crate::pending::Ticket;
-use crate::record::Class;
+use crate::record::{Class, Durability};
 use crate::retention;
 use crate::room::{self, NoRoom};
 use crate::state::StateFiles;
@@ -17,8 +18,6 @@ use std::time::{Duration, Instant};
 
 /// Bytes written at once; also about what the thread keeps in memory.
 const MOST_WRITE: usize = 512 << 10;
-/// Room for the table of a header, with a margin.
-const TABLE: usize = PAGE - 88 - 64;
 /// Part of it for acknowledgements that ride along.
 const TABLE_ACKS: usize = 1024;
 /// How often a lower class may be passed over.
@@ -214,6 +213,14 @@ impl Writer {
             commit: tail.offset,
             boot: core.options.boot,
         };
+        let names = Names::of(&inner, items);
+        let cuts: Vec<(u64, u64)> = inner.logs[class.index()]
+            .cuts
+            .iter()
+            .map(|(id, from)| (*id, *from))
+            .collect();
+        // Compressing takes long; producers and readers go on meanwhile.
+        drop(inner);
         let mut first = Vec::new();
         let mut room = TABLE_ACKS;
         for (stream, sink, upto) in riding {
@@ -229,18 +236,16 @@ impl Writer {
             drafted.acks.push((stream, sink, upto));
             first.push(entry);
         }
-        for (segment, from) in &inner.logs[class.index()].cuts {
-            first.push(Entry::Cut {
-                segment: *segment,
-                from: *from,
-            });
+        for (segment, from) in cuts {
+            first.push(Entry::Cut { segment, from });
             // The saved state holds all of them; the block only bridges the time until it is written.
             if first.len() > 40 {
                 break;
             }
         }
         while drafted.items < items.len() {
-            let (count, entries) = chunk(&inner, items, drafted.items, core.options.block_bytes, &mut first);
+            let block_bytes = core.options.block_bytes;
+            let (count, entries) = chunk(&names, items, drafted.items, block_bytes, &mut first);
             let chosen: Vec<&Item> = items
                 .range(drafted.items..drafted.items + count)
                 .map(|queued| &queued.item)
@@ -463,104 +468,6 @@ impl Writer {
     }
 }
 
-/// What a filled buffer stands for.
-#[derive(Debug, Default)]
-struct Drafted {
-    items: usize,
-    order: u64,
-    acks: Vec<(u32, String, u64)>,
-    spans: BTreeMap<u32, Span>,
-}
-
-impl Drafted {
-    fn note(&mut self, items: &[&Item]) {
-        for item in items {
-            let span = Span {
-                first: item.seq,
-                last: item.seq,
-                count: 1,
-                bytes: item.payload.len() as u64,
-            };
-            add_span(&mut self.spans, item.stream, span);
-        }
-    }
-}
-
-/// A segment's footer: where its blocks end and what streams have in it.
-fn footer(spans: &BTreeMap<u32, Span>, end: u64, incarnation: u32, newest: i64) -> Draft {
-    let mut entries = vec![Entry::End {
-        end,
-        incarnation,
-        newest,
-    }];
-    entries.extend(spans.iter().map(|(stream, span)| Entry::Span {
-        stream: *stream,
-        first: span.first,
-        last: span.last,
-        count: span.count,
-        bytes: span.bytes,
-    }));
-    Draft::footer(entries)
-}
-
-/// How many of the records from `from` on make the next block, and the lines of its table besides them.
-fn chunk(
-    inner: &Inner,
-    items: &VecDeque<Queued>,
-    from: usize,
-    block_bytes: usize,
-    first: &mut Vec<Entry>,
-) -> (usize, Vec<Entry>) {
-    let mut entries = std::mem::take(first);
-    let mut table: usize = entries.iter().map(Entry::size).sum();
-    let mut bytes = 0;
-    let mut next: BTreeMap<u32, u64> = BTreeMap::new();
-    let mut positions: BTreeMap<Arc<str>, u64> = BTreeMap::new();
-    let mut count = 0;
-    for queued in items.range(from..) {
-        let item = &queued.item;
-        // Room for a run of records; another one where numbers were left out.
-        let mut more = match next.get(&item.stream) {
-            Some(expected) if *expected == item.seq => 0,
-            _ => 22,
-        };
-        let define = (!next.contains_key(&item.stream)).then(|| define(inner, item.stream));
-        more += define.as_ref().map_or(0, Entry::size);
-        if let Some((source, _)) = &queued.position
-            && !positions.contains_key(source)
-        {
-            more += source.len() + 24;
-        }
-        let over = bytes + item.payload.len() > block_bytes || table + more > TABLE;
-        if count > 0 && over {
-            break;
-        }
-        entries.extend(define);
-        table += more;
-        bytes += item.payload.len();
-        next.insert(item.stream, item.seq + 1);
-        if let Some((source, value)) = &queued.position {
-            positions.insert(source.clone(), *value);
-        }
-        count += 1;
-    }
-    entries.extend(positions.into_iter().map(|(source, value)| Entry::Position {
-        source: source.to_string(),
-        value,
-        order: inner.order,
-    }));
-    (count, entries)
-}
-
-fn define(inner: &Inner, stream: u32) -> Entry {
-    let ledger = inner.ledgers.get(&stream);
-    Entry::Define {
-        stream,
-        durability: ledger.map_or(crate::Durability::Strict, |ledger| ledger.durability),
-        name: ledger.map(|ledger| ledger.name.clone()).unwrap_or_default(),
-    }
-}
-
 fn take(queue: &mut Queue) -> VecDeque<Queued> {
     let mut taken = VecDeque::new();
     let mut bytes = 0;
@@ -585,7 +492,7 @@ fn store_notices(inner: &mut Inner, core: &Core, now: Instant) -> Option<Instant
         Ok(notices) => notices,
         Err(later) => return Some(later),
     };
-    let stream = inner.define(NOTICES, Class::Critical, crate::Durability::Strict);
+    let stream = inner.define(NOTICES, Class::Critical, Durability::Strict);
     for notice in notices {
         let live = inner.streams.get_mut(&stream)?;
         live.given += 1;
