@@ -17,35 +17,49 @@ pub struct MemoryBound {
 pub struct CpuBound {
     /// Cores.
     pub cores: f64,
-    /// Microseconds of processor time since the group was made.
-    pub used_micros: u64,
+    /// Microseconds of processor time since the group was made, where it is counted.
+    pub used_micros: Option<u64>,
 }
 
-/// The folders of the agent's own group, from the group itself up to the top.
+/// The folders of a process's own group, from the group itself up to the top.
 #[derive(Debug, Default)]
 pub struct Cgroups {
-    memory: Vec<PathBuf>,
-    cpu: Vec<PathBuf>,
+    /// What they were found from: `/proc/self/cgroup`.
+    groups: String,
+    memory: Lineage,
+    cpu: Lineage,
     /// cgroup v1 counts processor time apart from bounding it.
-    cpuacct: Vec<PathBuf>,
+    cpuacct: Lineage,
+}
+
+/// A group and its ancestors in one hierarchy.
+#[derive(Debug, Default)]
+struct Lineage {
+    mount: PathBuf,
+    dirs: Vec<PathBuf>,
 }
 
 impl Cgroups {
-    /// Finds the groups of the process behind `proc_self` (`/proc/self`).
-    pub fn of(proc_self: &Path) -> Self {
+    /// Finds the groups of the process behind `proc_self` (`/proc/self`) again, as it may have been moved.
+    pub fn follow(&mut self, proc_self: &Path) {
         let groups = fs::read_to_string(proc_self.join("cgroup")).unwrap_or_default();
+        if groups == self.groups {
+            return;
+        }
         let mounts = fs::read_to_string(proc_self.join("mountinfo")).unwrap_or_default();
         let lineage = |controller: &str| lineage(&groups, &mounts, controller).unwrap_or_default();
-        Self {
+        *self = Self {
             memory: lineage("memory"),
             cpu: lineage("cpu"),
             cpuacct: lineage("cpuacct"),
-        }
+            groups,
+        };
     }
 
     /// The tightest bound on memory, with the use of the group that it bounds.
     pub fn memory(&self) -> Option<MemoryBound> {
         self.memory
+            .dirs
             .iter()
             .filter_map(|dir| memory_bound(dir))
             .min_by_key(|bound| bound.limit)
@@ -53,18 +67,27 @@ impl Cgroups {
 
     /// The tightest bound on processor time, with the use of the group that it bounds.
     pub fn cpu(&self) -> Option<CpuBound> {
-        let bounds = self.cpu.iter().enumerate().filter_map(|(depth, dir)| {
-            let cores = cpu_cores(dir)?;
-            // The same group in the other hierarchy; on v2 both are one.
-            let used_micros = cpu_used(dir).or_else(|| cpu_used(self.cpuacct.get(depth)?))?;
-            Some(CpuBound { cores, used_micros })
+        let bounds = self.cpu.dirs.iter().filter_map(|dir| {
+            Some(CpuBound {
+                cores: cpu_cores(dir)?,
+                used_micros: cpu_used(dir).or_else(|| cpu_used(&self.same_in_cpuacct(dir)?)),
+            })
         });
         bounds.min_by(|a, b| a.cores.total_cmp(&b.cores))
     }
 }
 
+impl Cgroups {
+    /// The group of the same name in the hierarchy that counts.
+    fn same_in_cpuacct(&self, dir: &Path) -> Option<PathBuf> {
+        let name = dir.strip_prefix(&self.cpu.mount).ok()?;
+        let same = self.cpuacct.mount.join(name);
+        self.cpuacct.dirs.contains(&same).then_some(same)
+    }
+}
+
 /// Folders of the group that holds `controller`: v1's own hierarchy where there is one, else v2's.
-fn lineage(groups: &str, mounts: &str, controller: &str) -> Option<Vec<PathBuf>> {
+fn lineage(groups: &str, mounts: &str, controller: &str) -> Option<Lineage> {
     // `hierarchy:controllers:path` (cgroups(7)); v2's line has hierarchy 0 and no controllers.
     let lines = || {
         groups.lines().filter_map(|line| {
@@ -89,7 +112,7 @@ fn lineage(groups: &str, mounts: &str, controller: &str) -> Option<Vec<PathBuf>>
     while let Some(up) = dirs.last()?.parent().filter(|up| up.starts_with(&mount)) {
         dirs.push(up.to_owned());
     }
-    Some(dirs)
+    Some(Lineage { mount, dirs })
 }
 
 /// Mount point and root of a hierarchy, from mountinfo (proc(5)).
@@ -175,7 +198,8 @@ mod tests {
         }
         fs::write(dir.path().join("cgroup"), groups).unwrap();
         fs::write(dir.path().join("mountinfo"), mounts.replace("ROOT", &root)).unwrap();
-        let found = Cgroups::of(dir.path());
+        let mut found = Cgroups::default();
+        found.follow(dir.path());
         (dir, found)
     }
 
@@ -198,7 +222,7 @@ mod tests {
         let memory = groups.memory().unwrap();
         assert_eq!((memory.limit, memory.used), (8 << 30, 1 << 30));
         let cpu = groups.cpu().unwrap();
-        assert_eq!((cpu.cores, cpu.used_micros), (1.5, 5000));
+        assert_eq!((cpu.cores, cpu.used_micros), (1.5, Some(5000)));
     }
 
     #[test]
@@ -224,7 +248,27 @@ mod tests {
         let memory = groups.memory().unwrap();
         assert_eq!((memory.limit, memory.used), (1 << 30, (1 << 20) - 1024));
         let cpu = groups.cpu().unwrap();
-        assert_eq!((cpu.cores, cpu.used_micros), (2.0, 7000));
+        assert_eq!((cpu.cores, cpu.used_micros), (2.0, Some(7000)));
+    }
+
+    #[test]
+    fn another_groups_time_is_not_taken_for_ones_own() {
+        let (dir, mut groups) = group(
+            "2:cpuacct:/\n1:cpu:/pi\n",
+            "2 0 0:2 / ROOT/a rw - cgroup cgroup rw,cpuacct\n3 0 0:3 / ROOT/c rw - cgroup cgroup rw,cpu\n",
+            &[
+                ("c/pi/cpu.cfs_quota_us", "200000\n"),
+                ("c/pi/cpu.cfs_period_us", "100000\n"),
+                ("a/cpuacct.usage", "7000000\n"),
+                ("a/pi/cpuacct.usage", "1000\n"),
+            ],
+        );
+        let used = |groups: &Cgroups| groups.cpu().unwrap().used_micros;
+        assert_eq!(used(&groups), None);
+        // It is moved after its start.
+        fs::write(dir.path().join("cgroup"), "2:cpuacct:/pi\n1:cpu:/pi\n").unwrap();
+        groups.follow(dir.path());
+        assert_eq!(used(&groups), Some(1));
     }
 
     #[test]

@@ -13,6 +13,8 @@ use std::time::Duration;
 pub struct FactsReader {
     root: Root,
     state_dir: PathBuf,
+    /// The process whose bounds count: this one.
+    process: PathBuf,
     cgroups: Cgroups,
     sensors: Sensors,
     last: Option<Sample>,
@@ -32,7 +34,8 @@ impl FactsReader {
         Self {
             root: Root::new(sysroot),
             state_dir: state_dir.to_owned(),
-            cgroups: Cgroups::of(Path::new("/proc/self")),
+            process: PathBuf::from("/proc/self"),
+            cgroups: Cgroups::default(),
             sensors: Sensors::default(),
             last: None,
         }
@@ -41,6 +44,7 @@ impl FactsReader {
     /// The facts now; blocks for a quarter of a second where a sensor does not answer. What the machine does not
     /// tell is absent. `since_boot` is [`kit::Clock::since_boot`]; shares are those since the last call.
     pub fn read(&mut self, since_boot: Duration) -> Facts {
+        self.cgroups.follow(&self.process);
         let cores = cores(&self.root);
         let cpu = self.cgroups.cpu().filter(|bound| bound.cores <= cores);
         let (memory_total, memory_used) = self.memory();
@@ -92,7 +96,7 @@ impl FactsReader {
         let sample = match bound {
             Some(bound) => Sample {
                 // Microseconds of a few cores since boot, far below 2^53.
-                busy: bound.used_micros as f64,
+                busy: bound.used_micros? as f64,
                 whole: since_boot.as_micros() as f64 * bound.cores,
             },
             None => cpu_times(&self.root.text("proc/stat")?)?,
@@ -200,7 +204,7 @@ mod tests {
         let stat = dir.path().join("proc/stat");
         fs::create_dir_all(dir.path().join("proc")).unwrap();
         let mut reader = FactsReader::new(dir.path(), dir.path());
-        reader.cgroups = Cgroups::default();
+        reader.process = dir.path().to_owned();
         fs::write(&stat, "cpu  100 0 100 700 100 0 0 0 0 0\ncpu0 1 1 1 1\n").unwrap();
         assert_eq!(reader.read(Duration::from_secs(1)).cpu_percent, None);
         fs::write(&stat, "cpu  150 0 125 1100 125 0 0 0 0 0\n").unwrap();
@@ -227,7 +231,7 @@ mod tests {
         set("cpu.max", "400000 100000");
         set("cpu.stat", "usage_usec 1000000\n");
         let mut reader = FactsReader::new(dir.path(), dir.path());
-        reader.cgroups = Cgroups::of(dir.path());
+        reader.process = dir.path().to_owned();
         let facts = reader.read(Duration::from_secs(10));
         assert_eq!(
             (facts.cpus, facts.memory_total, facts.memory_used),
@@ -258,5 +262,78 @@ mod tests {
         );
         assert!(facts.uptime_seconds > 0 && facts.kernel.is_some(), "{facts:?}");
         assert_eq!(boot_id(Path::new("/")).unwrap().len(), 36);
+    }
+
+    /// A process in a control group of this machine, of whichever version it has.
+    struct Held {
+        process: std::process::Child,
+        dirs: Vec<PathBuf>,
+    }
+
+    impl Held {
+        fn new(limits: &[(&str, &str, &str)], unified: &[(&str, &str)]) -> io::Result<Self> {
+            let process = std::process::Command::new("sleep").arg("60").spawn()?;
+            let mut held = Self {
+                process,
+                dirs: Vec::new(),
+            };
+            let name = format!("leeward-test-{}", held.process.id());
+            let root = Path::new("/sys/fs/cgroup");
+            if root.join("cgroup.controllers").is_file() {
+                held.join(root.join(&name), unified)?;
+            } else {
+                for (hierarchy, file, value) in limits {
+                    held.join(root.join(hierarchy).join(&name), &[(*file, *value)])?;
+                }
+            }
+            Ok(held)
+        }
+
+        fn join(&mut self, dir: PathBuf, limits: &[(&str, &str)]) -> io::Result<()> {
+            fs::create_dir(&dir)?;
+            self.dirs.push(dir.clone());
+            for (file, value) in limits.iter().filter(|(file, _)| !file.is_empty()) {
+                fs::write(dir.join(file), value)?;
+            }
+            fs::write(dir.join("cgroup.procs"), self.process.id().to_string())
+        }
+    }
+
+    impl Drop for Held {
+        fn drop(&mut self) {
+            self.process.kill().unwrap();
+            self.process.wait().unwrap();
+            for dir in &self.dirs {
+                fs::remove_dir(dir).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    #[expect(clippy::print_stderr, reason = "what is skipped says so")]
+    fn root_the_kernels_own_control_groups_are_understood() {
+        let v1 = [
+            ("memory", "memory.limit_in_bytes", "67108864"),
+            ("cpu", "cpu.cfs_quota_us", "50000"),
+            ("cpuacct", "", ""),
+        ];
+        let v2 = [("memory.max", "67108864"), ("cpu.max", "50000 100000")];
+        let held = match Held::new(&v1, &v2) {
+            Ok(held) => held,
+            Err(err) => {
+                assert!(
+                    std::env::var_os("CI").is_none_or(|ci| ci != "true"),
+                    "CI must have control groups"
+                );
+                eprintln!("SKIPPED: no control group can be made here: {err}");
+                return;
+            }
+        };
+        let mut reader = FactsReader::new(Path::new("/"), Path::new("/"));
+        reader.process = PathBuf::from(format!("/proc/{}", held.process.id()));
+        let facts = reader.read(Duration::from_secs(100));
+        assert_eq!((facts.memory_total, facts.cpus), (64 << 20, 0.5));
+        assert!(facts.memory_used < 64 << 20, "{facts:?}");
+        assert!(reader.read(Duration::from_secs(101)).cpu_percent.is_some());
     }
 }

@@ -35,6 +35,8 @@ pub fn hold(device: &str, pid: i32, cpu_milli: Option<u64>, memory: Option<u64>)
                 "memory",
                 vec![("memory.limit_in_bytes", memory.map(|bytes| bytes.to_string()))],
             ),
+            // Bounds nothing; counts the time that the device's status tells.
+            ("cpuacct", Vec::new()),
         ]
     };
     for (hierarchy, limits) in hierarchies {
