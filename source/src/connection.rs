@@ -13,6 +13,7 @@ use gix::protocol::ls_refs::RefPrefixes;
 use gix::protocol::transport::client::blocking_io::Transport;
 use gix::protocol::transport::{Protocol, Service};
 use gix::protocol::{Handshake, LsRefsCommand, SendFlushOnDrop};
+use std::cell::Cell;
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -120,23 +121,25 @@ impl<'a> Connection<'a> {
         // gix looks at this flag between steps; the transports look at the caller's.
         let never = AtomicBool::new(false);
         let wire = self.wire;
+        let unreadable = Cell::new(false);
         let write = |reader: &mut dyn std::io::BufRead,
                      progress: &mut dyn gix::DynNestedProgress,
                      stop: &AtomicBool| {
-            write(
-                store,
-                &folder,
-                reader,
-                progress,
-                stop,
-                write_options(pull.salvage, wire.limits),
-            )?;
+            let options = write_options(pull.salvage, wire.limits);
+            write(store, &folder, reader, progress, stop, options).inspect_err(|_| unreadable.set(true))?;
             // What was salvaged of a broken connection is no success.
             wire.broken().map_or(Ok(true), Err)
         };
         gix::protocol::fetch(&mut Ask(pull), write, Discard, &never, context, options)
             .map(drop)
-            .map_err(|err| self.wire.explain(&err))
+            .map_err(|err| match self.wire.explain(&err) {
+                // It came whole, but does not fit what the store has: a delta's base is missing or damaged.
+                SourceError::Server { why, .. } if unreadable.get() => SourceError::Damaged {
+                    commit: pull.wants.first().map(ToString::to_string).unwrap_or_default(),
+                    why,
+                },
+                explained => explained,
+            })
     }
 }
 

@@ -161,7 +161,7 @@ impl GitSource {
         let store = self.folder.store()?;
         let result = match store.has(id) {
             true => files::read(&store, id, &self.spec.include, &self.limits),
-            false if self.tips().contains(&id) => Err(SourceError::Damaged {
+            false if self.named().contains(&id) => Err(SourceError::Damaged {
                 commit: commit.to_owned(),
                 why: "its objects are missing".to_owned(),
             }),
@@ -197,38 +197,54 @@ impl GitSource {
     }
 
     /// Brings all objects of the wanted commit here. `whole` are the commits that are here already.
+    ///
+    /// A store that does not give back what it was sent is replaced, not repaired.
     fn obtain(&mut self, line: &mut Line<'_>, want: &Want, whole: &[ObjectId]) -> Result<Got, SourceError> {
-        let store = self.folder.store()?;
-        let damaged = self.damaged.load(Ordering::Relaxed);
-        if whole.is_empty() {
-            // Nothing to build upon but, maybe, what a clone of the same commit got before it broke.
-            let stale = damaged || (store.pack_count() > 0 && !store.has(want.tip));
-            let store = if stale { self.folder.start_over()? } else { store };
-            line.clone_into(&store, want.ask, want.tip)?;
-            return self.read(store, self.folder.state.repository, want);
-        }
-        if !damaged {
-            let (wants, depth) = (&[want.ask][..], Some(1));
-            if !store.has(want.tip) {
-                line.receive(
-                    &store,
-                    Pull {
-                        wants,
-                        haves: whole,
-                        depth,
-                        salvage: false,
-                    },
-                )?;
-            }
-            match self.read(store, self.folder.state.repository, want) {
-                Err(SourceError::Damaged { .. }) => {}
-                read => return read,
+        if !self.damaged.load(Ordering::Relaxed) {
+            let store = self.folder.store()?;
+            // What a broken clone of another commit left is no ground to build upon.
+            let stale = whole.is_empty() && store.pack_count() > 0 && !store.has(want.tip);
+            if !stale {
+                match self.obtain_in(line, store, want, whole) {
+                    Err(SourceError::Damaged { why, .. }) => {
+                        tracing::warn!(%why, "the source's store cannot be read; fetching it anew");
+                    }
+                    got => return got,
+                }
             }
         }
-        // A store that does not give back what it was sent is replaced, not repaired.
-        let (number, fresh) = self.folder.next_store()?;
+        let (number, fresh) = if whole.is_empty() {
+            // Nothing to lose: what a broken clone gets is found again after a restart.
+            (self.folder.state.repository + 1, self.folder.start_over()?)
+        } else {
+            self.folder.next_store()?
+        };
         line.clone_into(&fresh, want.ask, want.tip)?;
         self.read(fresh, number, want)
+    }
+
+    fn obtain_in(
+        &self,
+        line: &mut Line<'_>,
+        store: Store,
+        want: &Want,
+        whole: &[ObjectId],
+    ) -> Result<Got, SourceError> {
+        if whole.is_empty() {
+            line.clone_into(&store, want.ask, want.tip)?;
+        } else if !store.has(want.tip) {
+            let (wants, depth) = (&[want.ask][..], Some(1));
+            line.receive(
+                &store,
+                Pull {
+                    wants,
+                    haves: whole,
+                    depth,
+                    salvage: false,
+                },
+            )?;
+        }
+        self.read(store, self.folder.state.repository, want)
     }
 
     fn read(&self, store: Store, number: u64, want: &Want) -> Result<Got, SourceError> {
@@ -252,17 +268,20 @@ impl GitSource {
         Ok(self.tls.get_or_init(|| made).clone())
     }
 
-    /// Held and kept commits that are here.
-    fn tips(&self) -> Vec<ObjectId> {
+    /// Held and kept commits.
+    fn named(&self) -> BTreeSet<ObjectId> {
         let state = &self.folder.state;
         let ids = state.held.iter().map(|held| &held.commit).chain(&state.kept);
-        let ids: BTreeSet<_> = ids
-            .filter_map(|id| ObjectId::from_hex(id.as_bytes()).ok())
-            .collect();
-        match self.folder.store() {
-            Ok(store) => ids.into_iter().filter(|id| store.has(*id)).collect(),
-            Err(_) => vec![],
-        }
+        ids.filter_map(|id| ObjectId::from_hex(id.as_bytes()).ok())
+            .collect()
+    }
+
+    /// Those of them that are here.
+    fn tips(&self) -> Vec<ObjectId> {
+        let Ok(store) = self.folder.store() else {
+            return vec![];
+        };
+        self.named().into_iter().filter(|id| store.has(*id)).collect()
     }
 
     /// Persists `revision` as the held one, objects before the pointer.

@@ -5,6 +5,7 @@ use model::{Moved, TreeEntry};
 use source::{GitRef, GitSource, Limits, SourceError};
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 
 #[test]
 fn a_fetched_revision_is_read_with_the_server_gone() {
@@ -233,6 +234,94 @@ fn a_store_that_does_not_read_back_is_fetched_anew() {
         (Moved::Unchanged, commit.as_str())
     );
     assert_eq!(text(&source.load(&commit).unwrap(), "a.yaml").unwrap(), "a");
+}
+
+#[test]
+fn a_delta_upon_a_damaged_file_heals_the_store() {
+    let (up, device) = (Upstream::new(), Device::new());
+    let text = crate::support::noise(20_000, 3);
+    up.commit("a.yaml", &text);
+    fetch(&mut device.open(up.spec())).unwrap();
+    let packs = device.repository().join("objects/pack");
+    let pack = fs::read_dir(&packs)
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .find(|path| path.extension().is_some_and(|ext| ext == "pack"))
+        .unwrap();
+    let mut bytes = fs::read(&pack).unwrap();
+    let end = bytes.len() - 20;
+    bytes[end - 10_000..end].fill(0);
+    fs::remove_file(&pack).unwrap();
+    fs::write(&pack, bytes).unwrap();
+
+    let second = up.commit("a.yaml", &format!("{text}\nmore\n"));
+    let mut source = device.open(up.spec());
+    let fetched = fetch(&mut source).unwrap();
+    assert_eq!(
+        (fetched.moved, fetched.revision.commit),
+        (Moved::Forward, second.clone())
+    );
+    assert!(source.load(&second).is_ok());
+}
+
+#[test]
+fn a_file_torn_at_any_length_is_noticed_and_fetched_anew() {
+    let (up, device) = (Upstream::new(), Device::new());
+    let first = up.commit("a.yaml", &crate::support::noise(5_000, 3));
+    fetch(&mut device.open(up.spec())).unwrap();
+    let second = up.commit("b.yaml", "b");
+    fetch(&mut device.open(up.spec())).unwrap();
+    let packs = device.repository().join("objects/pack");
+    let names: Vec<_> = fs::read_dir(&packs)
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .collect();
+    assert!(names.len() >= 4, "{names:?}");
+    let state = fs::read(device.path().join("state.json")).unwrap();
+    for name in names {
+        let whole = fs::read(packs.join(&name)).unwrap();
+        for length in [
+            0,
+            1,
+            11,
+            12,
+            40,
+            whole.len() / 2,
+            whole.len() - 21,
+            whole.len() - 1,
+        ] {
+            let torn = Device::new();
+            let copy = torn.path().join("git-0/objects/pack");
+            copy_dir(&device.path(), &torn.path());
+            fs::remove_file(copy.join(&name)).unwrap();
+            fs::write(copy.join(&name), &whole[..length]).unwrap();
+            fs::write(torn.path().join("state.json"), &state).unwrap();
+            let mut source = torn.open(up.spec());
+            let loaded = source.load(&second);
+            assert!(
+                matches!(loaded, Ok(_) | Err(SourceError::Damaged { .. })),
+                "{name:?} {length}: {loaded:?}"
+            );
+            let fetched = fetch(&mut source).unwrap();
+            assert_eq!(fetched.moved, Moved::Unchanged, "{name:?} {length}");
+            let tree = source.load(&second).unwrap();
+            assert_eq!(paths(&tree), ["a.yaml", "b.yaml"], "{name:?} {length}");
+        }
+    }
+    assert_ne!(first, second);
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy_dir(&path, &target);
+        } else {
+            fs::copy(&path, &target).unwrap();
+        }
+    }
 }
 
 #[test]
