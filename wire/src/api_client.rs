@@ -4,7 +4,7 @@ use crate::api::{
     AuditRow, DeviceDetail, DeviceSummary, ERROR_TRAILER, EventRow, GenerationRow, LoginLink, MadeIntent,
     MadeToken, NewIntent, NewToken, TokenRow, WorkloadRow,
 };
-use crate::client::{ConnectError, Connection, HubAddress, body_of, open};
+use crate::client::{ANSWER_WITHIN, ConnectError, Connection, HubAddress, body_of, open};
 use crate::frame::LogAsk;
 use bytes::Bytes;
 use http::Method;
@@ -160,7 +160,11 @@ impl ApiClient {
         let mut connection = open(&self.hub, self.tls.clone()).await?;
         let path = format!("/v1/devices/{device}/logs?{}", log_query(ask));
         let request = self.request(&connection, Method::GET, &path, Bytes::new())?;
-        let answer = connection.call(request).await?;
+        let opening = tokio::time::timeout(ANSWER_WITHIN, connection.call(request));
+        let answer = opening.await.map_err(|_| ConnectError::Silent {
+            hub: self.hub.to_string(),
+            after: ANSWER_WITHIN,
+        })??;
         Ok(LogStream {
             body: answer.into_body(),
             _connection: connection,
@@ -184,8 +188,7 @@ impl ApiClient {
             None => Vec::new(),
         };
         let request = self.request(&connection, method, path, json.into())?;
-        let answer = connection.call(request).await?;
-        let body = connection.read(answer.into_body(), MOST).await?;
+        let body = connection.exchange(request, MOST).await?;
         Ok(serde_json::from_slice(&body)
             .map_err(|err| connection.nonsense("the answer to this call", err.into()))?)
     }

@@ -165,6 +165,32 @@ impl Records {
         }
     }
 
+    /// The first and the second half; none for fewer than two records.
+    pub(crate) fn halves(&self) -> Option<(Self, Self)> {
+        let middle = self.records.len() / 2;
+        if middle == 0 {
+            return None;
+        }
+        let (first, second) = self.records.split_at(middle);
+        let mut before = Self::new(&self.stream, self.epoch, self.first, first.to_vec());
+        before.lost.clone_from(&self.lost);
+        let after = Self::new(
+            &self.stream,
+            self.epoch,
+            self.first + middle as u64,
+            second.to_vec(),
+        );
+        Some((before, after))
+    }
+
+    /// The same numbers without their content, as lost.
+    pub(crate) fn told_lost(&self) -> Self {
+        let mut told = Self::new(&self.stream, self.epoch, self.first, Vec::new());
+        told.lost.clone_from(&self.lost);
+        told.lost.push((self.first, self.last()));
+        told
+    }
+
     /// The payloads.
     pub fn records(&self) -> &[Bytes] {
         &self.records

@@ -257,3 +257,78 @@ async fn a_busy_hub_names_a_time_to_come_back() {
         other => panic!("{:?}", other.err()),
     }
 }
+
+/// A hub as a device sees it that has lost its way: the right certificate, and an answer of our choice to every request.
+async fn odd_hub(rig: &Rig, answer: &'static str) -> wire::client::HubAddress {
+    let ca = rig.dir.path().join("hub/ca");
+    let clock = Arc::new(rig.clock.clone());
+    let authority = identity::Authority::open(&ca, "leeward", clock).unwrap();
+    let tls = identity::tls::HubTls::new(&authority, &[]).unwrap().config();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string().parse().unwrap();
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            let accept = tokio_rustls::TlsAcceptor::from(tls.clone()).accept(tcp);
+            tokio::spawn(async move {
+                let Ok(stream) = accept.await else { return };
+                let service = hyper::service::service_fn(async |_| odd_answer(answer).await);
+                let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await;
+            });
+        }
+    });
+    address
+}
+
+async fn odd_answer(answer: &str) -> Result<http::Response<String>, std::convert::Infallible> {
+    let response = http::Response::builder();
+    let response = match answer {
+        "429" => response
+            .status(429)
+            .header("retry-after", "17")
+            .body("slow down".into()),
+        "500" => response.status(500).body("<html>oops</html>".into()),
+        "rubbish" => response.body("\0\0\0\x05\0\0\0\0rubbi".into()),
+        "empty" => response.body(String::new()),
+        _ => std::future::pending().await,
+    };
+    Ok(response.unwrap())
+}
+
+#[tokio::test]
+async fn a_hub_that_answers_oddly_or_not_at_all_is_waited_for() {
+    use identity::Failure;
+    let rig = Rig::new().await;
+    let mut device = rig.device("a").await;
+    let of = |err: ConnectError| Failure::of(err.tls(), err.reason(), err.retry_after(), kit::chain(&err));
+    for answer in ["429", "500", "rubbish", "empty", "nothing"] {
+        let hub = odd_hub(&rig, answer).await;
+        let csr = device.keys.requests(&device.name).unwrap().operational_csr;
+        let request = wire::client::RenewRequest {
+            operational_csr: csr,
+            bundle_serial: 1,
+        };
+        let keys = &device.keys;
+        let (connecting, renewing) = within("an outcome", async {
+            // Side by side, since the last of them is waited for in real time.
+            tokio::join!(
+                wire::client::Session::connect(&hub, keys.session_tls().unwrap(), device.hello()),
+                wire::client::renew(&hub, keys.renew_tls().unwrap(), &request),
+            )
+        })
+        .await;
+        let (connecting, renewing) = (of(connecting.map(drop).unwrap_err()), of(renewing.unwrap_err()));
+        for failure in [connecting, renewing] {
+            let fits = match answer {
+                "429" => failure == Failure::Throttled(Duration::from_secs(17)),
+                "500" => matches!(failure, Failure::Refused(_)),
+                _ => matches!(failure, Failure::Unreachable(_)),
+            };
+            assert!(fits, "{answer}: {failure:?}");
+        }
+    }
+    // Nothing of what the device holds was harmed by it.
+    device.reopen();
+    device.connect(&rig.at()).await.unwrap();
+}

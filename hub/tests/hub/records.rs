@@ -329,3 +329,23 @@ impl Silencer {
         self.silent.send_replace(true);
     }
 }
+
+#[tokio::test]
+async fn a_record_too_long_for_the_wire_does_not_hold_the_rest_back() {
+    let rig = Rig::new().await;
+    let mut device = rig.device("a").await;
+    let (session, _orders) = device.connect(&rig.at()).await.unwrap();
+    let long = Bytes::from(vec![b'x'; wire::codec::MAX_BODY + 1]);
+    let records = vec![json(&event(1)), long, json(&event(3))];
+    session
+        .sender()
+        .records(Records::new("events", EPOCH, 1, records))
+        .await
+        .unwrap();
+    within("the acknowledgement", session.acked("events", at(3)))
+        .await
+        .unwrap();
+    assert_eq!(stored(&rig, &device).await, ["event 1", "event 3"]);
+    let cursors = rig.running.hub.store().cursors(&device.name).await.unwrap();
+    assert_eq!(cursors[0].lost.iter().collect::<Vec<_>>(), [(2, 2)]);
+}

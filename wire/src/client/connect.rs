@@ -19,6 +19,8 @@ use tokio::task::JoinHandle;
 
 /// Address, TCP and TLS together may take this long.
 const CONNECT_WITHIN: Duration = Duration::from_secs(15);
+/// A hub that took a question must answer it within this time; sessions and log streams have clocks of their own.
+pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 /// An HTTP/2 ping goes out after this much silence of the connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
@@ -320,6 +322,26 @@ impl Connection {
                 format!("more than {most} bytes").into(),
             )),
             Err(source) => Err(self.http_error(source)),
+        }
+    }
+
+    /// Sends a request and reads the whole answer, of at most `most` bytes.
+    pub(crate) async fn exchange(
+        &mut self,
+        request: http::Request<OutBody>,
+        most: usize,
+    ) -> Result<Bytes, ConnectError> {
+        let hub = self.hub.to_string();
+        let exchange = async {
+            let answer = self.call(request).await?;
+            self.read(answer.into_body(), most).await
+        };
+        match tokio::time::timeout(ANSWER_WITHIN, exchange).await {
+            Ok(answer) => answer,
+            Err(_) => Err(ConnectError::Silent {
+                hub,
+                after: ANSWER_WITHIN,
+            }),
         }
     }
 

@@ -125,7 +125,6 @@ async fn exchange<T: DeserializeOwned>(
     request: http::Result<http::Request<super::connect::OutBody>>,
 ) -> Result<T, ConnectError> {
     let request = request.map_err(|err| connection.nonsense("a request of ours", err.into()))?;
-    let answer = connection.call(request).await?;
-    let body = connection.read(answer.into_body(), MOST).await?;
+    let body = connection.exchange(request, MOST).await?;
     serde_json::from_slice(&body).map_err(|err| connection.nonsense("certificates", err.into()))
 }

@@ -8,7 +8,7 @@ mod enrol;
 mod session;
 mod watched;
 
+pub(crate) use connect::{ANSWER_WITHIN, Connection, OutBody, body_of, open};
 pub use connect::{BadHubAddress, ConnectError, HubAddress};
-pub(crate) use connect::{Connection, OutBody, body_of, open};
 pub use enrol::{EnrolAnswer, EnrolRequest, RenewAnswer, RenewRequest, enrol, renew, signed_time};
 pub use session::{Closed, Ended, Order, Orders, Session, SessionSender};

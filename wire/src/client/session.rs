@@ -93,10 +93,20 @@ pub struct SessionSender {
 impl SessionSender {
     /// Sends records; waits while the connection is full. Stored is what [`Session::acks`] says.
     ///
+    /// A batch beyond the bound of a frame goes in parts. A record that no frame can hold is told as lost: it would come
+    /// back at every try and hold everything behind it for ever.
+    ///
     /// # Errors
     /// [`Closed`].
     pub async fn records(&self, batch: Records) -> Result<(), Closed> {
-        self.send(&ToHub::Records(batch)).await
+        let mut parts = vec![batch];
+        while let Some(mut part) = parts.pop() {
+            match encode_records(&mut part) {
+                Ok(bytes) => self.out.send(bytes).await.map_err(|_| Closed)?,
+                Err((first, rest)) => parts.extend([rest, first]),
+            }
+        }
+        Ok(())
     }
 
     /// Sends a part of an answer; waits until the hub wants it and the connection takes it.
@@ -174,6 +184,27 @@ impl SessionSender {
     fn send_now(&self, frame: &ToHub) {
         if let Ok(bytes) = encode(frame) {
             let _ = self.out.try_send(bytes);
+        }
+    }
+}
+
+/// The batch as a frame, or its two halves where it is too long for one.
+fn encode_records(batch: &mut Records) -> Result<Bytes, (Records, Records)> {
+    loop {
+        if let Ok(bytes) = encode(&ToHub::Records(batch.clone())) {
+            return Ok(bytes);
+        }
+        match batch.halves() {
+            Some(halves) => return Err(halves),
+            None => {
+                let (stream, number) = (&batch.stream, batch.first);
+                tracing::error!(
+                    stream,
+                    number,
+                    "a record is too long for a frame; it is told as lost"
+                );
+                *batch = batch.told_lost();
+            }
         }
     }
 }
@@ -398,4 +429,56 @@ fn told(err: &FrameError) -> String {
         next = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::{MAX_BODY, decode};
+    use bytes::BytesMut;
+
+    async fn sent(batch: Records) -> Vec<Records> {
+        let (out, mut frames) = mpsc::channel(64);
+        let sender = SessionSender {
+            out,
+            grants: Arc::default(),
+        };
+        sender.records(batch).await.unwrap();
+        drop(sender);
+        let mut got = Vec::new();
+        while let Some(bytes) = frames.recv().await {
+            match decode(&mut BytesMut::from(&bytes[..])).unwrap() {
+                Some(ToHub::Records(records)) => got.push(records),
+                other => panic!("{other:?}"),
+            }
+        }
+        got
+    }
+
+    #[tokio::test]
+    async fn a_batch_too_long_for_a_frame_goes_in_parts_in_order() {
+        let record = |size: usize| Bytes::from(vec![b'x'; size]);
+        let records = vec![record(MAX_BODY / 2); 5];
+        let got = sent(Records::new("events", 7, 10, records)).await;
+        let numbers: Vec<_> = got
+            .iter()
+            .flat_map(|part| part.first..part.first + part.records().len() as u64)
+            .collect();
+        assert_eq!(numbers, [10, 11, 12, 13, 14]);
+        assert!(got.iter().all(|part| part.lost.is_empty()));
+    }
+
+    #[tokio::test]
+    async fn a_record_that_no_frame_holds_is_told_as_lost_and_blocks_nothing() {
+        let records = vec![
+            Bytes::from_static(b"before"),
+            Bytes::from(vec![0; MAX_BODY + 1]),
+            Bytes::from_static(b"after"),
+        ];
+        let got = sent(Records::new("events", 7, 10, records)).await;
+        let lost: Vec<_> = got.iter().flat_map(|part| part.lost.clone()).collect();
+        assert_eq!(lost, [(11, 11)]);
+        let kept: Vec<_> = got.iter().flat_map(|part| part.records().to_vec()).collect();
+        assert_eq!(kept, ["before", "after"]);
+    }
 }
