@@ -24,6 +24,8 @@ pub struct HubConfig {
     pub missed: u32,
     /// Life of operational certificates.
     pub operational_life: SignedDuration,
+    /// Connections at the same time; more are closed as they come.
+    pub connections: usize,
     /// TLS handshakes at the same time; others wait in the system's queue.
     pub handshakes: usize,
     /// Sessions being opened at the same time; others are told to come back.
@@ -43,6 +45,7 @@ impl HubConfig {
             heartbeat: Duration::from_secs(15),
             missed: 3,
             operational_life: identity::OPERATIONAL_LIFE,
+            connections: 100_000,
             handshakes: 64,
             openings: 256,
             clock: Arc::new(SystemClock),

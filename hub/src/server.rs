@@ -12,6 +12,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use identity::Peer;
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,7 +75,9 @@ fn router(hub: Arc<Hub>) -> Router {
 /// Serves until `stop` ends.
 pub(crate) async fn run(hub: Arc<Hub>, listener: TcpListener, stop: impl Future<Output = ()> + Send) {
     let router = router(hub.clone());
+    let connections = Arc::new(Semaphore::new(hub.config().connections));
     let handshakes = Arc::new(Semaphore::new(hub.config().handshakes));
+    raise_file_limit();
     refresh_certificate(&hub);
     hub.collect_images();
     let accepting = async {
@@ -85,8 +88,15 @@ pub(crate) async fn run(hub: Arc<Hub>, listener: TcpListener, stop: impl Future<
             };
             match listener.accept().await {
                 Ok((tcp, address)) => {
-                    let serving = serve(hub.clone(), router.clone(), tcp, address, permit);
-                    hub.tasks.spawn_to_end("connection", serving);
+                    let Ok(place) = connections.clone().try_acquire_owned() else {
+                        tracing::warn!(%address, "too many connections; this one is closed");
+                        continue;
+                    };
+                    let (hub, router) = (hub.clone(), router.clone());
+                    hub.tasks.clone().spawn_to_end("connection", async move {
+                        serve(hub, router, tcp, address, permit).await;
+                        drop(place);
+                    });
                 }
                 Err(err) => {
                     // Out of file descriptors, for instance: existing connections must go on, and may free some.
@@ -104,6 +114,16 @@ pub(crate) async fn run(hub: Arc<Hub>, listener: TcpListener, stop: impl Future<
     hub.sessions.bye_all("the hub stops", 2);
     if let Err(left) = hub.tasks.shut_down(GRACE).await {
         tracing::warn!(?left, "some connections did not end in time");
+    }
+}
+
+/// A device is a socket; the usual soft limit of 1024 files would end the fleet there.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(err) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%err, "the limit of open files could not be raised to its maximum");
     }
 }
 
@@ -148,8 +168,10 @@ async fn serve(
         Ok(Ok(stream)) => stream,
     };
     drop(permit);
-    let caller = caller_of(&stream, address);
-    let service = tower_service(router, caller);
+    let service = Named {
+        router: TowerToHyperService::new(router),
+        caller: caller_of(&stream, address),
+    };
     let mut server = auto::Builder::new(TokioExecutor::new());
     server
         .http1()
@@ -186,17 +208,23 @@ async fn let_the_alert_through(mut tcp: TcpStream) {
     let _ = tokio::time::timeout(Duration::from_secs(1), drain).await;
 }
 
-fn tower_service(
-    router: Router,
+/// The router with the caller of one connection. The router is shared; a layer of its own for each connection would
+/// copy every route.
+#[derive(Debug, Clone)]
+struct Named {
+    router: TowerToHyperService<Router>,
     caller: Caller,
-) -> impl hyper::service::Service<
-    Request<Incoming>,
-    Response = axum::response::Response,
-    Error = std::convert::Infallible,
-    Future: Send,
-> + Clone {
-    let named = router.layer(axum::Extension(caller));
-    TowerToHyperService::new(named)
+}
+
+impl hyper::service::Service<Request<Incoming>> for Named {
+    type Response = axum::response::Response;
+    type Error = Infallible;
+    type Future = <TowerToHyperService<Router> as hyper::service::Service<Request<Incoming>>>::Future;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(self.caller.clone());
+        self.router.call(request)
+    }
 }
 
 fn caller_of(stream: &TlsStream<TcpStream>, address: SocketAddr) -> Caller {

@@ -102,8 +102,8 @@ impl SessionSender {
         let mut parts = vec![batch];
         while let Some(mut part) = parts.pop() {
             match encode_records(&mut part) {
-                Ok(bytes) => self.out.send(bytes).await.map_err(|_| Closed)?,
-                Err((first, rest)) => parts.extend([rest, first]),
+                Part::Frame(bytes) => self.out.send(bytes).await.map_err(|_| Closed)?,
+                Part::Halves(first, rest) => parts.extend([rest, first]),
             }
         }
         Ok(())
@@ -188,14 +188,20 @@ impl SessionSender {
     }
 }
 
-/// The batch as a frame, or its two halves where it is too long for one.
-fn encode_records(batch: &mut Records) -> Result<Bytes, (Records, Records)> {
+/// A batch on its way out.
+enum Part {
+    Frame(Bytes),
+    /// It is too long for one frame.
+    Halves(Records, Records),
+}
+
+fn encode_records(batch: &mut Records) -> Part {
     loop {
         if let Ok(bytes) = encode(&ToHub::Records(batch.clone())) {
-            return Ok(bytes);
+            return Part::Frame(bytes);
         }
         match batch.halves() {
-            Some(halves) => return Err(halves),
+            Some((first, rest)) => return Part::Halves(first, rest),
             None => {
                 let (stream, number) = (&batch.stream, batch.first);
                 tracing::error!(
