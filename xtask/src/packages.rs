@@ -23,6 +23,12 @@ pub const TESTS: &[(&str, &str)] = &[
     ("busybox-static", "busybox"),
     ("chromium", "chromium"),
     ("python3-venv", "python3"),
+    ("iptables", "iptables"),
+    ("dnsmasq-base", "dnsmasq"),
+    ("bind9-dnsutils", "dig"),
+    ("runc", "runc"),
+    ("umoci", "umoci"),
+    ("chromium-driver", "chromedriver"),
 ];
 
 /// The kubectl whose kustomize the renderer is compared with.
