@@ -9,6 +9,7 @@
 
 mod access;
 mod audit;
+mod content;
 mod convert;
 mod devices;
 mod error;

@@ -6,6 +6,7 @@
 //! holds the cursor back until it is filled. Since the sets outlive the payloads, bounded retention of payloads
 //! never lets a record in twice.
 
+use super::content::Content;
 use super::front::Tx;
 use super::{Change, Ranges, Store, StoreError, convert, devices, status};
 use bytes::Bytes;
@@ -20,8 +21,6 @@ pub const STATUS_STREAM: &str = "status";
 pub const EVENTS_STREAM: &str = "events";
 /// Pieces that a stream's sets may have; a device that sends in order needs one.
 const MAX_PIECES: usize = 4096;
-/// Bytes kept of a record that could not be read.
-const SET_ASIDE_BYTES: usize = 4096;
 
 /// Records of one stream, in any order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -222,12 +221,17 @@ fn write_cursor(tx: &Tx<'_>, device: &DeviceName, cursor: &Cursor) -> Result<(),
     Ok(())
 }
 
-fn append(tx: &mut Tx<'_>, device: &DeviceName, batch: &Batch) -> Result<Appended, StoreError> {
+fn append(
+    tx: &mut Tx<'_>,
+    device: &DeviceName,
+    batch: &Batch,
+    contents: &[Content],
+) -> Result<Appended, StoreError> {
     devices::must_be_enrolled(tx, device)?;
     let mut cursor = cursor_of(tx, device, &batch.stream, batch.epoch)?;
     let before = cursor.held.count();
     let (mut stored, mut duplicates, mut set_aside) = (0, 0, 0);
-    for (sequence, payload) in &batch.records {
+    for ((sequence, payload), content) in batch.records.iter().zip(contents) {
         if cursor.held.contains(*sequence) {
             duplicates += 1;
             continue;
@@ -236,10 +240,8 @@ fn append(tx: &mut Tx<'_>, device: &DeviceName, batch: &Batch) -> Result<Appende
         // It was given up and came after all.
         cursor.lost.remove(*sequence, *sequence);
         stored += 1;
-        if let Err(why) = keep(tx, device, &cursor, *sequence, payload)? {
-            set_aside += 1;
-            put_aside(tx, device, &cursor, *sequence, &why, payload)?;
-        }
+        content.keep(tx, device, &cursor, *sequence, payload)?;
+        set_aside += u64::from(matches!(content, Content::Unreadable(_)));
     }
     for &(low, high) in &batch.lost {
         cursor.lost.insert(low, high);
@@ -278,98 +280,6 @@ fn append(tx: &mut Tx<'_>, device: &DeviceName, batch: &Batch) -> Result<Appende
         set_aside,
         missing: cursor.missing,
     })
-}
-
-/// Files one record where it belongs; the inner error says why it cannot be read.
-fn keep(
-    tx: &mut Tx<'_>,
-    device: &DeviceName,
-    cursor: &Cursor,
-    sequence: u64,
-    payload: &[u8],
-) -> Result<Result<(), String>, StoreError> {
-    match cursor.stream.as_str() {
-        STATUS_STREAM => match serde_json::from_slice::<Status>(payload) {
-            Ok(told) if told.device != *device => Ok(Err(format!(
-                "it speaks for device {}, which is not its sender",
-                told.device
-            ))),
-            Ok(told) => status::take(tx, device, cursor, sequence, &told).map(Ok),
-            Err(err) => Ok(Err(format!("it is no status: {err}"))),
-        },
-        EVENTS_STREAM => match serde_json::from_slice::<Event>(payload) {
-            Ok(event) => insert_event(tx, device, cursor, sequence, &event).map(Ok),
-            Err(err) => Ok(Err(format!("it is no event: {err}"))),
-        },
-        _ => {
-            tx.sql
-                .prepare_cached("INSERT INTO records VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
-                .execute(params![
-                    device.as_str(),
-                    cursor.stream,
-                    convert::int(cursor.ordinal),
-                    convert::int(sequence),
-                    convert::millis(tx.now),
-                    payload
-                ])?;
-            Ok(Ok(()))
-        }
-    }
-}
-
-fn put_aside(
-    tx: &Tx<'_>,
-    device: &DeviceName,
-    cursor: &Cursor,
-    sequence: u64,
-    why: &str,
-    payload: &[u8],
-) -> Result<(), StoreError> {
-    tracing::warn!(%device, stream = cursor.stream, sequence, why, "record set aside");
-    tx.sql
-        .prepare_cached("INSERT INTO set_aside VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
-        .execute(params![
-            device.as_str(),
-            cursor.stream,
-            convert::int(cursor.ordinal),
-            convert::int(sequence),
-            convert::millis(tx.now),
-            why,
-            &payload[..payload.len().min(SET_ASIDE_BYTES)]
-        ])?;
-    Ok(())
-}
-
-fn severity_word(severity: Severity) -> &'static str {
-    match severity {
-        Severity::Normal => "Normal",
-        Severity::Warning => "Warning",
-        Severity::Critical => "Critical",
-    }
-}
-
-fn insert_event(
-    tx: &Tx<'_>,
-    device: &DeviceName,
-    cursor: &Cursor,
-    sequence: u64,
-    event: &Event,
-) -> Result<(), StoreError> {
-    tx.sql
-        .prepare_cached("INSERT INTO events VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)")?
-        .execute(params![
-            device.as_str(),
-            convert::int(cursor.ordinal),
-            convert::int(sequence),
-            convert::millis(tx.now),
-            convert::millis(event.time),
-            severity_word(event.severity),
-            event.reason,
-            event.about,
-            event.message,
-            event.generation
-        ])?;
-    Ok(())
 }
 
 /// Whether it is time to look if a table is over its bound: once per eighth of it, and once per epoch.
@@ -466,7 +376,13 @@ impl Store {
         check_stream(&batch.stream)?;
         check_numbers(&batch)?;
         let sender = device.clone();
-        let appended = self.front.write(move |tx| append(tx, &sender, &batch)).await?;
+        // Read here, not in the one thread that writes: that is for what must be done in order.
+        let read = |(_, payload): &(u64, Bytes)| Content::read(&batch.stream, device, payload);
+        let contents: Vec<Content> = batch.records.iter().map(read).collect();
+        let appended = self
+            .front
+            .write(move |tx| append(tx, &sender, &batch, &contents))
+            .await?;
         self.seen(device, None);
         Ok(appended)
     }
@@ -483,12 +399,13 @@ impl Store {
         told: Status,
     ) -> Result<(), StoreError> {
         let sender = device.clone();
+        let json = convert::to_json("status", &told)?;
         self.front
             .write(move |tx| {
                 devices::must_be_enrolled(tx, &sender)?;
                 let cursor = cursor_of(tx, &sender, STATUS_STREAM, epoch)?;
                 write_cursor(tx, &sender, &cursor)?;
-                status::take(tx, &sender, &cursor, sequence, &told)
+                status::take(tx, &sender, &cursor, sequence, &told, &json)
             })
             .await?;
         self.seen(device, None);

@@ -18,13 +18,15 @@ fn phase_word(phase: &Phase) -> &'static str {
     }
 }
 
-/// Takes a status in; one that is older than what the row holds adds only to the history of generations.
+/// Takes a status in, with its JSON; one that is older than what the row holds adds only to the history of
+/// generations.
 pub(super) fn take(
     tx: &mut Tx<'_>,
     device: &DeviceName,
     cursor: &Cursor,
     sequence: u64,
     told: &Status,
+    json: &str,
 ) -> Result<(), StoreError> {
     let newer = tx
         .sql
@@ -36,7 +38,7 @@ pub(super) fn take(
         .execute(params![
             device.as_str(),
             phase_word(&told.phase),
-            convert::to_json("status", told)?,
+            json,
             convert::millis(tx.now),
             cursor.epoch.cast_signed(),
             convert::int(cursor.ordinal),

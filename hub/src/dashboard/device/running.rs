@@ -27,7 +27,7 @@ pub(super) fn workloads(device: &DeviceName, status: Option<&Status>) -> Markup 
     };
     html! {
         @if status.workloads.is_empty() { p .empty { "The generation names no workload." } }
-        @else { (parts::scrolling("Workloads and their pods", &table)) }
+        @else { (parts::scrolling("Workloads with pods", &table)) }
     }
 }
 
@@ -92,7 +92,7 @@ pub(super) fn plan(status: Option<&Status>) -> Markup {
     };
     html! {
         @if status.why.lines.is_empty() { p .empty { "Nothing to decide." } }
-        @else { (parts::scrolling("Plan and reasons", &table)) }
+        @else { (parts::scrolling("Plan, object by object", &table)) }
     }
 }
 
