@@ -7,6 +7,7 @@ use crate::memory::{Memory, RESERVE};
 use crate::notice::{NOTICES, Notice, Notices};
 use crate::options::Options;
 use crate::pending::Ticket;
+use crate::place::Boots;
 use crate::record::{Class, Durability};
 use crate::retention::Retention;
 use crate::state::{Saved, SavedLog};
@@ -68,6 +69,7 @@ pub(crate) struct Inner {
     pub sources: BTreeMap<String, (u64, u64)>,
     /// Rises with every write, over all logs and lives; the blocks of one write share it.
     pub order: u64,
+    pub boots: Boots,
     /// Positions of records that are on their way.
     pub offered: HashMap<String, u64>,
     pub logs: [Log; 3],
@@ -277,6 +279,7 @@ impl Inner {
                 .map(|(id, _)| (*id, self.streams.get(id).map_or(0, |live| live.given) + RESERVE))
                 .collect(),
             sources: self.sources.clone(),
+            boots: self.boots.clone(),
             logs,
         };
         (saved, released)

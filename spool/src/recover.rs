@@ -564,6 +564,7 @@ impl Recovery {
             by_name,
             streams,
             sources: self.sources,
+            boots: self.saved.boots.clone(),
             order: u64::from(self.incarnation + 1) << 32,
             offered: HashMap::new(),
             logs,

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// What a drive writes whole or not at all.
 const SECTOR: usize = 512;
@@ -25,6 +26,8 @@ pub(crate) struct Faults {
     pub full: bool,
     /// Every write, sync and creation is refused.
     pub read_only: bool,
+    /// How long a sync takes.
+    pub slow: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -270,6 +273,10 @@ impl DiskFile for SimFile {
     }
 
     fn sync(&self) -> io::Result<()> {
+        let slow = self.disk.lock().faults.slow;
+        if slow > Duration::ZERO {
+            std::thread::sleep(slow);
+        }
         self.with(|file, faults| {
             if faults.read_only {
                 return Err(erofs());

@@ -5,11 +5,13 @@ use crate::disk::DiskFile;
 use crate::error::{AppendError, OpenError};
 use crate::options::Options;
 use crate::pending::{Pending, Ticket};
-use crate::record::{Class, Durability};
+use crate::place::Placed;
+use crate::record::{Class, Durability, Stamp};
 use crate::recover::{self, Access, Recovered};
 use crate::room;
 use crate::stream::Stream;
 use crate::writer::Writer;
+use jiff::SignedDuration;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -75,7 +77,10 @@ impl Spool {
         }
         let opened = recover::open(dir, &options, Access::Write)?;
         Core::tell(&opened.recovered, dir);
-        let core = Arc::new(Core::new(dir.to_owned(), options, opened.epoch, opened.inner));
+        let mut inner = opened.inner;
+        // Saved with whatever is saved next: a boot without a record needs no place.
+        inner.boots.begin(options.boot);
+        let core = Arc::new(Core::new(dir.to_owned(), options, opened.epoch, inner));
         let mut state = opened.state.expect("opened for writing");
         if core.lock().checkpoint_now {
             core.lock().checkpoint_now = false;
@@ -195,6 +200,36 @@ impl Spool {
     /// Below 2^52.
     pub fn epoch(&self) -> u64 {
         self.core.epoch
+    }
+
+    /// Forgets a source that is no more, so that the saved state does not grow with every pod that ever was.
+    pub fn forget(&self, source: &str) {
+        let mut inner = self.core.lock();
+        inner.offered.remove(source);
+        if inner.sources.remove(source).is_some() {
+            inner.mark_unsaved();
+            drop(inner);
+            self.core.work.notify_all();
+        }
+    }
+
+    /// To be called when the wall clock is known to be right, and again when it was set: dates the records of this
+    /// boot, also those from before.
+    pub fn clock_is_right(&self) {
+        let options = &self.core.options;
+        let since_boot = SignedDuration::try_from(options.clock.since_boot()).unwrap_or(SignedDuration::ZERO);
+        let mut inner = self.core.lock();
+        inner.boots.begin(options.boot);
+        if inner.boots.synced(options.boot, options.clock.now(), since_boot) {
+            inner.mark_unsaved();
+            drop(inner);
+            self.core.work.notify_all();
+        }
+    }
+
+    /// When a record was appended, as far as can be known: a device's clock may have been wrong then.
+    pub fn place(&self, stamp: &Stamp) -> Placed {
+        self.core.lock().boots.place(stamp)
     }
 
     /// Makes everything durable that is in memory: records, cursors, accounts.

@@ -6,6 +6,7 @@
 use crate::block::PAGE;
 use crate::disk::{Disk, DiskFile};
 use crate::ledger::Ledger;
+use crate::place::Boots;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
@@ -31,6 +32,8 @@ pub(crate) struct Saved {
     #[serde(default)]
     pub reserved: BTreeMap<u32, u64>,
     pub sources: BTreeMap<String, (u64, u64)>,
+    #[serde(default)]
+    pub boots: Boots,
     pub logs: BTreeMap<String, SavedLog>,
 }
 

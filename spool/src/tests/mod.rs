@@ -2,6 +2,7 @@
 
 mod cuts;
 mod faults;
+mod lost_state;
 mod memory;
 mod model;
 
