@@ -47,6 +47,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("{}", serde_json::to_string(&row)?);
     }
     println!("{}", serde_json::to_string(&recovery(&dir)?)?);
+    if let Some(row) = memory()? {
+        println!("{}", serde_json::to_string(&row)?);
+    }
     fs::remove_dir_all(&dir)?;
     Ok(())
 }
@@ -282,6 +285,29 @@ fn recovery(dir: &Path) -> Result<Row, Box<dyn Error>> {
         target: "< 1".to_owned(),
         met: first < 1.0,
     })
+}
+
+/// Most memory of this process after all of the above, buffers of the bench included.
+fn memory() -> Result<Option<Row>, Box<dyn Error>> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let most = status.lines().find_map(|line| {
+        line.strip_prefix("VmHWM:")?
+            .trim()
+            .strip_suffix("kB")?
+            .trim()
+            .parse::<f64>()
+            .ok()
+    });
+    Ok(most.map(|kib| Row {
+        name: "spool peak memory of the bench process",
+        unit: "MiB",
+        ours: kib / 1024.0,
+        peer_name: "target",
+        peer: None,
+        ratio: None,
+        target: "< 16".to_owned(),
+        met: kib / 1024.0 < 16.0,
+    }))
 }
 
 fn per_second(

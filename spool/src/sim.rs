@@ -6,8 +6,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// What a drive writes whole or not at all.
 const SECTOR: usize = 512;
@@ -26,8 +25,6 @@ pub(crate) struct Faults {
     pub full: bool,
     /// Every write, sync and creation is refused.
     pub read_only: bool,
-    /// How long a sync takes.
-    pub slow: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -55,6 +52,8 @@ struct FileState {
 pub(crate) struct SimDisk {
     world: Arc<Mutex<World>>,
     life: u64,
+    /// Syncs wait while it is closed.
+    gate: Arc<(Mutex<bool>, Condvar)>,
 }
 
 impl SimDisk {
@@ -76,7 +75,19 @@ impl SimDisk {
         Self {
             world: Arc::new(Mutex::new(world)),
             life: 0,
+            gate: Arc::default(),
         }
+    }
+
+    /// Makes every sync wait, or lets them through again.
+    pub(crate) fn hold_syncs(&self, hold: bool) {
+        *self.gate.0.lock().unwrap_or_else(PoisonError::into_inner) = hold;
+        self.gate.1.notify_all();
+    }
+
+    fn pass_gate(&self) {
+        let held = self.gate.0.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.gate.1.wait_while(held, |held| *held));
     }
 
     fn lock(&self) -> MutexGuard<'_, World> {
@@ -119,6 +130,7 @@ impl SimDisk {
         SimDisk {
             world: self.world.clone(),
             life: world.life,
+            gate: Arc::default(),
         }
     }
 
@@ -273,10 +285,7 @@ impl DiskFile for SimFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        let slow = self.disk.lock().faults.slow;
-        if slow > Duration::ZERO {
-            std::thread::sleep(slow);
-        }
+        self.disk.pass_gate();
         self.with(|file, faults| {
             if faults.read_only {
                 return Err(erofs());
