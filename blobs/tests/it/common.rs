@@ -392,9 +392,13 @@ fn carry(
     while budget > 0 {
         let want = usize::try_from(budget).unwrap_or(usize::MAX).min(buf.len());
         match from.read(&mut buf[..want]) {
-            Ok(got) if got > 0 && to.write_all(&buf[..got]).is_ok() => {
-                budget -= got as u64;
+            Ok(got) if got > 0 => {
+                // Before the other side can see them, so that whoever counts has all.
                 carried.fetch_add(got as u64, Ordering::SeqCst);
+                budget -= got as u64;
+                if to.write_all(&buf[..got]).is_err() {
+                    break;
+                }
             }
             _ => break,
         }
