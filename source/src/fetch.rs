@@ -106,7 +106,8 @@ impl GitSource {
     /// held does not touch the network. On any error, and when `stop` is set, what is held stays as it was.
     pub fn fetch(&mut self, stop: &AtomicBool) -> Result<Fetched, SourceError> {
         let (spec, address, limits) = (self.spec.clone(), self.address.clone(), self.limits.clone());
-        let wire = Wire::new(spec.display_url(), &limits, stop);
+        let folder = self.folder.path.clone();
+        let wire = Wire::new(spec.display_url(), &limits, &folder, stop);
         let session = match &address {
             Address::Http(url) => Some(Session::new(&spec, url, &wire, self.tls()?)?),
             Address::Ssh { .. } | Address::File(_) => None,

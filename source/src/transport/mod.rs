@@ -12,6 +12,7 @@ use gix::protocol::transport::client::blocking_io::Transport;
 use std::cell::{Cell, RefCell};
 use std::error::Error;
 use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,8 @@ const TICK: Duration = Duration::from_millis(100);
 pub(crate) struct Wire<'a> {
     pub url: String,
     pub limits: &'a Limits,
+    /// The source's folder, for messages.
+    folder: &'a Path,
     stop: &'a AtomicBool,
     started: Instant,
     received: Cell<u64>,
@@ -31,11 +34,12 @@ pub(crate) struct Wire<'a> {
 }
 
 impl<'a> Wire<'a> {
-    pub(crate) fn new(url: String, limits: &'a Limits, stop: &'a AtomicBool) -> Self {
+    pub(crate) fn new(url: String, limits: &'a Limits, folder: &'a Path, stop: &'a AtomicBool) -> Self {
         let (received, cause) = (Cell::new(0), RefCell::new(None));
         Self {
             url,
             limits,
+            folder,
             stop,
             started: Instant::now(),
             received,
@@ -113,6 +117,17 @@ impl<'a> Wire<'a> {
                 limit: self.limits.object,
             };
         }
+        if let Some(full) = causes(err)
+            .filter_map(|cause| cause.downcast_ref())
+            .find(|err| is_of_the_disk(err))
+        {
+            let source = io::Error::from(full.kind());
+            return SourceError::Disk {
+                doing: "write",
+                path: self.folder.to_owned(),
+                source,
+            };
+        }
         let broken = causes(err)
             .filter_map(|cause| cause.downcast_ref::<io::Error>())
             .any(|err| {
@@ -129,6 +144,12 @@ impl<'a> Wire<'a> {
             SourceError::Server { url, why }
         }
     }
+}
+
+/// Kinds that no connection gives: the disk is full, worn out or read-only.
+fn is_of_the_disk(err: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(err.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem)
 }
 
 fn causes<'e>(err: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn Error + 'static)> {

@@ -195,3 +195,51 @@ fn waiting_for_a_folder_in_use_ends() {
         assert!(started.elapsed() < Duration::from_secs(60));
     });
 }
+
+/// A small file system of its own, unmounted when dropped.
+struct Tmpfs(std::path::PathBuf);
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[test]
+#[expect(clippy::print_stderr, reason = "a skipped test says so")]
+fn root_a_full_disk_is_named_and_what_is_held_stays() {
+    let (up, device) = (Upstream::new(), Device::new());
+    let first = up.commit("a.txt", &noise(20_000, 3));
+    std::fs::create_dir(device.path()).unwrap();
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=400k", "tmpfs"])
+        .arg(device.path())
+        .output()
+        .unwrap();
+    if !mounted.status.success() {
+        assert!(std::env::var_os("CI").is_none(), "mounting needs root");
+        eprintln!("SKIPPED: mounting a file system needs root");
+        return;
+    }
+    let _tmpfs = Tmpfs(device.path());
+    let mut source = device.open(up.spec());
+    fetch(&mut source).unwrap();
+    let big = up.commit("b.txt", &noise(900_000, 4));
+    for _ in 0..2 {
+        let err = fetch(&mut source).unwrap_err();
+        assert!(matches!(err, SourceError::Disk { .. }), "{err:?}");
+        assert_eq!(source.held().unwrap().commit, first);
+        assert!(text(&source.load(&first).unwrap(), "a.txt").is_some());
+        // The next start finds nothing half-made.
+        drop(source);
+        source = device.open(up.spec());
+    }
+    drop(source);
+    let grown = Command::new("mount")
+        .args(["-o", "remount,size=8m"])
+        .arg(device.path())
+        .status()
+        .unwrap();
+    assert!(grown.success());
+    assert_eq!(fetch(&mut device.open(up.spec())).unwrap().revision.commit, big);
+}
