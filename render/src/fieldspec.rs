@@ -102,17 +102,23 @@ fn walk(
 }
 
 fn empty_text() -> Node {
-    Node::Scalar(Scalar {
-        text: String::new(),
-        style: Style::Bare,
-    })
+    Node::Scalar(Scalar::new("", Style::Bare))
 }
 
 /// Sets a scalar to a text.
 pub(crate) fn set_text(node: &mut Node, text: &str) -> Result<()> {
-    expect_scalar(node)?;
-    *node = Node::text(text);
-    Ok(())
+    match node {
+        Node::Scalar(scalar) => {
+            let style = if scalar.style.is_quoted() {
+                scalar.style
+            } else {
+                Style::Text
+            };
+            scalar.write(text, style);
+            Ok(())
+        }
+        _ => expect_scalar(node),
+    }
 }
 
 /// Sets a scalar to a value whose text decides its type, unless it was in quotes.

@@ -23,7 +23,7 @@ pub(crate) struct Operation {
 pub(crate) fn parse(text: &str) -> Result<Vec<Operation>> {
     let unreadable = |message: String| RenderError::new(Problem::Patch, message);
     let documents =
-        yaml::parse_documents(text).map_err(|error| unreadable(error.message).at_line(error.line))?;
+        yaml::parse_lenient(text).map_err(|error| unreadable(error.message).at_line(error.line))?;
     // Further documents are ignored, as kustomize does.
     let Some(document) = documents.first() else {
         return Err(unreadable("the patch is empty".to_owned()));
@@ -58,11 +58,7 @@ fn apply_one(root: &mut Value, operation: &Operation) -> Outcome<()> {
     match operation.op.as_str() {
         "add" => add(root, &operation.path, operation.value.clone()),
         "remove" => remove(root, &operation.path).map(drop),
-        "replace" => {
-            let place = find_mut(root, &operation.path)?;
-            place.clone_from(&operation.value);
-            Ok(())
-        }
+        "replace" => replace(root, &operation.path, &operation.value),
         "move" => {
             let value = remove(root, &operation.from)?;
             add(root, &operation.path, value)
@@ -152,12 +148,6 @@ fn find<'a>(root: &'a Value, pointer: &str) -> Outcome<&'a Value> {
         .try_fold(root, |value, part| step(value, part))
 }
 
-fn find_mut<'a>(root: &'a mut Value, pointer: &str) -> Outcome<&'a mut Value> {
-    parts(pointer)?
-        .iter()
-        .try_fold(root, |value, part| step_mut(value, part))
-}
-
 /// The container of the last part, and that part.
 fn container<'a>(root: &'a mut Value, pointer: &str) -> Outcome<(&'a mut Value, String)> {
     let mut parts = parts(pointer)?;
@@ -193,6 +183,26 @@ fn add(root: &mut Value, pointer: &str, value: Value) -> Outcome<()> {
         }
         _ => Err("the parent has no fields".to_owned()),
     }
+}
+
+/// A field that is not there is added, as kustomize's library does; an element must be there.
+fn replace(root: &mut Value, pointer: &str, value: &Value) -> Outcome<()> {
+    if pointer.is_empty() {
+        root.clone_from(value);
+        return Ok(());
+    }
+    let (container, last) = container(root, pointer)?;
+    match container {
+        Value::Object(map) => {
+            map.insert(last, value.clone());
+        }
+        Value::Array(items) => {
+            let at = index(&last, items.len())?;
+            items[at].clone_from(value);
+        }
+        _ => return Err("the parent has no fields".to_owned()),
+    }
+    Ok(())
 }
 
 fn remove(root: &mut Value, pointer: &str) -> Outcome<Value> {

@@ -98,6 +98,7 @@ pub(crate) fn update(resources: &mut Resources, config: &Config) -> Result<()> {
         }
         .update(&mut node, config);
         resource.node = node;
+        resource.settle();
         outcome.map_err(|error| resource.blame(error))?;
     }
     Ok(())

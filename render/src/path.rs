@@ -75,10 +75,7 @@ impl Made {
 
     fn node(self) -> Node {
         match self {
-            Self::Scalar => Node::Scalar(Scalar {
-                text: String::new(),
-                style: Style::Bare,
-            }),
+            Self::Scalar => Node::Scalar(Scalar::new("", Style::Bare)),
             Self::Seq => Node::Seq(Vec::new()),
             Self::Map => Node::empty_map(),
         }

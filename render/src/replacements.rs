@@ -7,7 +7,7 @@ use crate::{
     path::{self, Made},
     resource::{Resource, Resources},
     selector::Matcher,
-    yaml::{Node, Plain, Style},
+    yaml::{Node, Plain, Scalar, Style},
 };
 
 const NAME: &str = "metadata.name";
@@ -138,6 +138,7 @@ fn apply_to(resources: &mut Resources, value: &Node, target: &ReplacementTarget)
         for field in paths {
             copy(&mut resource.node, value, field, target.options.as_ref())
                 .map_err(|error| resource.blame(error).field(field.as_str()))?;
+            resource.settle();
         }
     }
     Ok(())
@@ -202,14 +203,35 @@ fn set(target: &mut Node, value: &Node, options: Option<&ReplacementOptions>) ->
     match (&mut *target, value) {
         // The target keeps its type.
         (Node::Scalar(old), Node::Scalar(new)) => {
-            old.style = match old.plain() {
-                Plain::Str(_) if old.style != Style::Bare => Style::Text,
-                Plain::Null => Style::Bare,
-                _ => old.style,
+            let fresh = Scalar::new(new.text.as_str(), Style::Plain);
+            if old.style == Style::Plain && !fits(&old.plain(), &fresh.plain()) {
+                return Err(RenderError::configuration(format!(
+                    "{:?} cannot take the place of {}, a value of another type",
+                    new.text, old.text
+                ))
+                .remedy("put the target's value in quotes"));
+            }
+            let style = match (old.style, old.plain()) {
+                (style, _) if style.is_quoted() => style,
+                (Style::Bare, _) | (_, Plain::Null) => Style::Bare,
+                (_, Plain::Str(_)) => Style::Text,
+                (style, _) => style,
             };
-            old.text = new.text;
+            old.write(new.text, style);
         }
         (target, value) => *target = value,
     }
     Ok(())
+}
+
+/// Whether a value of one type may be written where one of another is.
+fn fits(old: &Plain<'_>, new: &Plain<'_>) -> bool {
+    match old {
+        Plain::Str(_) => true,
+        Plain::Null => matches!(new, Plain::Null),
+        Plain::Bool(_) => matches!(new, Plain::Bool(_)),
+        Plain::Int(_) | Plain::UInt(_) => matches!(new, Plain::Int(_) | Plain::UInt(_)),
+        Plain::Float(_) => matches!(new, Plain::Float(_) | Plain::Int(_) | Plain::UInt(_)),
+        Plain::Time(_) => matches!(new, Plain::Time(_)),
+    }
 }

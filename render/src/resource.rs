@@ -4,9 +4,9 @@ use crate::{
     error::{Problem, RenderError, Result},
     kube,
     origin::Origin,
-    yaml::{Map, Node},
+    yaml::{self, Map, Node, Scalar, Style},
 };
-use std::{fmt, rc::Rc};
+use std::{collections::HashMap, fmt, rc::Rc};
 
 /// Stands for the namespace of an object that is outside of any.
 const NO_NAMESPACE: &str = "_non_namespaceable_";
@@ -116,6 +116,8 @@ pub(crate) struct Resource {
     pub allow_kind_change: bool,
     /// Variables whose value is read from this object.
     pub vars: Vec<String>,
+    /// How many values of this object are shared by several fields.
+    shared: u32,
     /// Where it comes from, where that is asked for.
     pub origin: Option<Origin>,
     /// What changed it, where that is asked for.
@@ -135,6 +137,7 @@ impl Resource {
             allow_name_change: false,
             allow_kind_change: false,
             vars: Vec::new(),
+            shared: 0,
             origin: None,
             transformations: Vec::new(),
         }
@@ -229,6 +232,21 @@ impl Resource {
         self.previous.push(previous);
     }
 
+    /// A value for several fields of this object, so that a change of one changes all.
+    pub fn share(&mut self, text: &str) -> Node {
+        self.shared += 1;
+        let mut scalar = Scalar::new(text, Style::Text);
+        scalar.shared = self.shared;
+        Node::Scalar(scalar)
+    }
+
+    /// Carries changes over to the fields that share a value.
+    pub fn settle(&mut self) {
+        if self.shared > 0 {
+            yaml::settle(&mut self.node);
+        }
+    }
+
     /// Names the file, line and object of an error that happened to it.
     pub fn blame(&self, error: RenderError) -> RenderError {
         let error = error.on(self.id());
@@ -312,11 +330,15 @@ impl Resources {
     }
 
     pub fn append(&mut self, others: Resources) -> Result<()> {
-        if self.0.is_empty() {
-            self.0 = others.0;
-            return Ok(());
+        let mut known: HashMap<Id<'_>, &Resource> = HashMap::with_capacity(self.0.len() + others.0.len());
+        for (at, resource) in self.0.iter().chain(&others.0).enumerate() {
+            if let (Some(first), true) = (known.insert(resource.id(), resource), at >= self.0.len()) {
+                return Err(conflict(resource, first));
+            }
         }
-        others.0.into_iter().try_for_each(|resource| self.push(resource))
+        drop(known);
+        self.0.extend(others.0);
+        Ok(())
     }
 
     /// Adds what a generator made: new, merged into, or in place of an object of the same identity.

@@ -88,7 +88,17 @@ fn both(dest: Node, mut patch: Node, place: Place<'_>) -> Result<Option<Node>> {
             map.0 = merged;
             Ok(Some(Node::Map(map)))
         }
-        (Node::Scalar(_), Node::Scalar(_)) | (Node::Seq(_), Node::Seq(_)) => Ok(Some(patch)),
+        (Node::Scalar(mut old), Node::Scalar(new)) => {
+            // The new value is written as the old one was: quotes stay quotes.
+            let style = match (old.style.is_quoted(), new.style.is_quoted()) {
+                (true, _) => old.style,
+                (false, true) => Style::Text,
+                (false, false) => new.style,
+            };
+            old.write(std::mem::take(&mut new.text), style);
+            Ok(Some(Node::Scalar(old)))
+        }
+        (Node::Seq(_), Node::Seq(_)) => Ok(Some(patch)),
         (dest, patch) => Err(RenderError::new(
             Problem::Patch,
             format!(
@@ -145,8 +155,8 @@ fn own(node: Node, place: Place<'_>) -> Result<Option<Node>> {
                 return Ok(None);
             }
             Ok(Some(Node::Scalar(Scalar {
-                text: scalar.text,
                 style: Style::Bare,
+                ..scalar
             })))
         }
         Node::Map(mut map) => {

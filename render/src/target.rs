@@ -360,7 +360,7 @@ impl Builder {
             metadata::set_pairs(resources, &label.pairs, &label_specs(label, config)?)?;
             self.note(resources, target, "LabelTransformer");
         }
-        if !kustomization.common_labels.is_empty() {
+        if !kustomization.common_labels.is_empty() || !kustomization.labels.is_empty() {
             metadata::set_pairs(resources, &kustomization.common_labels, &config.common_labels)?;
             self.note(resources, target, "LabelTransformer");
         }

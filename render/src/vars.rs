@@ -85,6 +85,7 @@ pub(crate) fn resolve(resources: &mut Resources, vars: &[Var], config: &Config) 
     for resource in &mut resources.0 {
         for spec in &config.var_reference {
             expand_at(&mut resource.node, spec, &values).map_err(|error| resource.blame(error))?;
+            resource.settle();
         }
     }
     Ok(())
@@ -155,28 +156,23 @@ fn expand(scalar: &mut Scalar, values: &BTreeMap<&str, Scalar>) {
         return;
     }
     // A value that is one variable takes its type.
-    if let Some(name) = scalar
+    let alone = scalar
         .text
         .strip_prefix("$(")
-        .and_then(|rest| rest.strip_suffix(')'))
-        && let Some(value) = values.get(name)
-    {
-        *scalar = match value.plain() {
-            Plain::Str(text) => Scalar {
-                text: text.into_owned(),
-                style: Style::Text,
-            },
-            _ => Scalar {
-                text: value.text.clone(),
-                style: Style::Plain,
-            },
-        };
+        .and_then(|rest| rest.strip_suffix(')'));
+    if let Some(value) = alone.and_then(|name| values.get(name)) {
+        match value.plain() {
+            Plain::Str(text) => scalar.write(text, Style::Text),
+            _ => scalar.write(value.text.as_str(), Style::Plain),
+        }
         return;
     }
     if scalar.text.contains('$') {
-        scalar.text = expand_text(&scalar.text, values);
+        let text = expand_text(&scalar.text, values);
+        scalar.write(text, Style::Text);
+    } else {
+        scalar.style = Style::Text;
     }
-    scalar.style = Style::Text;
 }
 
 /// `$(NAME)` is replaced, `$$` is a dollar sign, all else stays.

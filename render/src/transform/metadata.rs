@@ -6,7 +6,7 @@ use crate::{
     fieldspec::{self, Create},
     kustomization::{Pairs, Replica},
     resource::{Id, Resources},
-    yaml::Node,
+    yaml::{Node, Style},
 };
 
 /// Which end of a name is extended.
@@ -67,11 +67,25 @@ pub(crate) fn set_pairs(resources: &mut Resources, pairs: &Pairs, specs: &[Field
         return Ok(());
     }
     for resource in &mut resources.0 {
+        let shared: Vec<(&String, Node)> = pairs
+            .iter()
+            .map(|(key, value)| (key, resource.share(value)))
+            .collect();
         for spec in specs {
             fieldspec::apply(&mut resource.node, spec, Create::Map, &mut |field| match field {
                 Node::Map(map) => {
-                    for (key, value) in pairs {
-                        map.set(key, Node::text(value.as_str()));
+                    for (key, value) in &shared {
+                        match map.get_mut(key) {
+                            Some(Node::Scalar(old)) => {
+                                let style = if old.style.is_quoted() {
+                                    old.style
+                                } else {
+                                    Style::Text
+                                };
+                                old.write(value.raw(), style);
+                            }
+                            _ => map.set(key, value.clone()),
+                        }
                     }
                     Ok(())
                 }
@@ -82,6 +96,7 @@ pub(crate) fn set_pairs(resources: &mut Resources, pairs: &Pairs, specs: &[Field
             })
             .map_err(|error| resource.blame(error))?;
         }
+        resource.settle();
     }
     Ok(())
 }

@@ -169,6 +169,10 @@ fn merge_selected(
     schemas: &Schemas,
 ) -> Result<()> {
     let selected = Matcher::new(target)?.select(resources);
+    let mut patch = patch.clone();
+    for field in ["labels", "annotations"] {
+        texts_only(&mut patch, field);
+    }
     for at in selected {
         let resource = &mut resources.0[at];
         let mut fitted = patch.clone();
@@ -179,6 +183,23 @@ fn merge_selected(
     }
     resources.0.retain(|resource| !resource.is_deleted());
     check_unique(resources)
+}
+
+/// In a patch for selected objects kustomize takes labels and annotations for texts, null too.
+fn texts_only(patch: &mut Resource, field: &str) {
+    let Some(metadata) = patch.node.get_mut("metadata").and_then(Node::as_map_mut) else {
+        return;
+    };
+    match metadata.get_mut(field) {
+        Some(Node::Map(map)) if !map.is_empty() => {
+            for (_, value) in &mut map.0 {
+                *value = Node::text(value.raw());
+            }
+        }
+        _ => {
+            metadata.remove(field);
+        }
+    }
 }
 
 fn merge_one(resource: &mut Resource, patch: &Resource, schemas: &Schemas) -> Result<()> {
@@ -195,6 +216,7 @@ fn merge_one(resource: &mut Resource, patch: &Resource, schemas: &Schemas) -> Re
         return Ok(());
     };
     resource.node = merged;
+    resource.settle();
     if resource.is_deleted() {
         return Ok(());
     }

@@ -337,6 +337,11 @@ impl Emitter<'_> {
     }
 }
 
+/// Whether a text is printed without quotes.
+pub(super) fn is_plain(text: &str) -> bool {
+    !text.contains('\n') && !scalar::needs_quotes(text) && Content::of(text).plain
+}
+
 /// What in a text rules out which style.
 struct Content {
     plain: bool,
@@ -443,12 +448,12 @@ fn through_json(text: &str) -> Cow<'_, str> {
 }
 
 /// A float as Go prints it after a pass through JSON.
-fn float_text(value: f64) -> Option<String> {
+pub(super) fn float_text(value: f64) -> Option<String> {
     if !value.is_finite() {
         return None;
     }
     if value.fract() == 0.0 && value.abs() < 1e21 {
-        let whole = format!("{value:.0}");
+        let whole = format!("{value}");
         if whole.parse::<i64>().is_ok() || whole.parse::<u64>().is_ok() {
             return Some(if whole == "-0" { "0".to_owned() } else { whole });
         }

@@ -8,9 +8,11 @@ mod json;
 mod node;
 mod parse;
 mod scalar;
+mod shared;
 
 pub(crate) use emit::emit_document;
 pub(crate) use json::{from_json, to_json, to_json_yaml11};
 pub(crate) use node::{Map, Node, Scalar, Style};
 pub(crate) use parse::{parse_documents, parse_lenient};
 pub(crate) use scalar::Plain;
+pub(crate) use shared::settle;

@@ -1,6 +1,9 @@
 //! A YAML tree whose scalars keep their text.
 
-use super::scalar::{self, Plain};
+use super::{
+    scalar::{self, Plain},
+    shared,
+};
 use std::borrow::Cow;
 
 /// How a scalar was written, which decides how its text is read.
@@ -8,7 +11,11 @@ use std::borrow::Cow;
 pub(crate) enum Style {
     /// Without quotes: the text decides the type.
     Plain,
-    /// In quotes, in a block, or tagged `!!str`: a text.
+    /// In quotes or in a block: a text. What is written over it stays in quotes.
+    Quoted,
+    /// In a folded block (`>`): as quoted, but kustomize's pass through YAML changes some line breaks.
+    Folded,
+    /// A text without quotes, by a tag or made by a transformer.
     Text,
     /// Set by a transformer without a tag: as plain, but never taken for "no value".
     Bare,
@@ -16,17 +23,44 @@ pub(crate) enum Style {
     Binary,
 }
 
+impl Style {
+    /// Whether what is written over the value becomes a text.
+    pub fn is_quoted(self) -> bool {
+        matches!(self, Self::Quoted | Self::Folded)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Scalar {
     pub text: String,
     pub style: Style,
+    /// Not 0 where kustomize keeps one value for several fields; see [`super::shared`].
+    pub shared: u32,
 }
 
 impl Scalar {
+    pub fn new(text: impl Into<String>, style: Style) -> Self {
+        Self {
+            text: text.into(),
+            style,
+            shared: 0,
+        }
+    }
+
+    /// Overwrites the value in place.
+    pub fn write(&mut self, text: impl Into<String>, style: Style) {
+        self.text = text.into();
+        self.style = style;
+        if self.shared != 0 {
+            self.shared |= shared::WRITTEN;
+        }
+    }
+
     /// The value with its type.
     pub fn plain(&self) -> Plain<'_> {
         match self.style {
-            Style::Text => Plain::Str(Cow::Borrowed(&self.text)),
+            Style::Folded => Plain::Str(scalar::refold(&self.text)),
+            Style::Quoted | Style::Text => Plain::Str(Cow::Borrowed(&self.text)),
             Style::Plain | Style::Bare => scalar::resolve(&self.text),
             Style::Binary => Plain::Str(decode_binary(&self.text)),
         }
@@ -44,10 +78,12 @@ impl Scalar {
 
     /// Replaces the text by a value of unknown type, keeping quotes where there were some.
     pub fn set_bare(&mut self, text: &str) {
-        text.clone_into(&mut self.text);
-        if self.style == Style::Plain {
-            self.style = Style::Bare;
-        }
+        let style = if self.style.is_quoted() {
+            self.style
+        } else {
+            Style::Bare
+        };
+        self.write(text, style);
     }
 }
 
@@ -116,25 +152,22 @@ pub(crate) enum Node {
 impl Node {
     /// A text.
     pub fn text(text: impl Into<String>) -> Self {
-        Self::Scalar(Scalar {
-            text: text.into(),
-            style: Style::Text,
-        })
+        let text = text.into();
+        let style = if text.contains('\n') {
+            Style::Quoted
+        } else {
+            Style::Text
+        };
+        Self::Scalar(Scalar::new(text, style))
     }
 
     /// A value whose text decides its type.
     pub fn bare(text: impl Into<String>) -> Self {
-        Self::Scalar(Scalar {
-            text: text.into(),
-            style: Style::Bare,
-        })
+        Self::Scalar(Scalar::new(text, Style::Bare))
     }
 
     pub fn null() -> Self {
-        Self::Scalar(Scalar {
-            text: "null".to_owned(),
-            style: Style::Plain,
-        })
+        Self::Scalar(Scalar::new("null", Style::Plain))
     }
 
     pub fn empty_map() -> Self {

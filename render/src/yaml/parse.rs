@@ -1,6 +1,9 @@
 //! YAML text to nodes: a parser's events, with aliases expanded and everything bounded.
 
-use super::node::{Map, Node, Scalar, Style};
+use super::{
+    node::{Map, Node, Scalar, Style},
+    scalar::{self, Plain},
+};
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, StrInput, Tag};
 use std::{borrow::Cow, collections::HashMap};
 
@@ -33,7 +36,8 @@ pub(crate) fn parse_documents(text: &str) -> Result<Vec<Document>, YamlError> {
     parse(text, false)
 }
 
-/// As [`parse_documents`]; of a key that occurs twice the last value counts.
+/// As [`parse_documents`], for kustomize's own files: of a key that occurs twice the last value counts, and a
+/// key may be a boolean or a number.
 pub(crate) fn parse_lenient(text: &str) -> Result<Vec<Document>, YamlError> {
     parse(text, true)
 }
@@ -109,7 +113,7 @@ impl<'a> Builder<'a> {
         let before = self.written + self.aliased;
         self.written += 1;
         let (anchor, node) = match event {
-            Event::Scalar(text, style, anchor, tag) => (anchor, scalar(text, style, tag.as_deref())),
+            Event::Scalar(text, style, anchor, tag) => (anchor, scalar_node(text, style, tag.as_deref())),
             Event::SequenceStart(anchor, _) => (anchor, self.nested(span, Self::sequence)?),
             Event::MappingStart(anchor, _) => (anchor, self.nested(span, Self::mapping)?),
             Event::Alias(anchor) => return self.alias(anchor, span),
@@ -193,6 +197,13 @@ impl<'a> Builder<'a> {
 
     fn key(&mut self, event: Event<'a>, span: Span) -> Result<String, YamlError> {
         match self.node(event, span)? {
+            Node::Scalar(key) if self.lenient && key.style == Style::Plain => {
+                Ok(match scalar::resolve_yaml11(&key.text) {
+                    Plain::Bool(value) => value.to_string(),
+                    Plain::Int(value) => value.to_string(),
+                    _ => key.text,
+                })
+            }
             Node::Scalar(key) if key.is_text() => Ok(key.text),
             Node::Scalar(key) => Err(at(
                 span,
@@ -219,7 +230,7 @@ fn merge(map: &mut Map, value: Node, span: Span) -> Result<(), YamlError> {
     }
 }
 
-fn scalar(text: Cow<str>, style: ScalarStyle, tag: Option<&Tag>) -> Node {
+fn scalar_node(text: Cow<str>, style: ScalarStyle, tag: Option<&Tag>) -> Node {
     let tag = tag
         .filter(|tag| tag.is_yaml_core_schema())
         .map_or("", |tag| tag.suffix.as_str());
@@ -227,12 +238,12 @@ fn scalar(text: Cow<str>, style: ScalarStyle, tag: Option<&Tag>) -> Node {
         ("str", _) => Style::Text,
         ("binary", _) => Style::Binary,
         ("int" | "float" | "bool" | "null" | "timestamp", _) | (_, ScalarStyle::Plain) => Style::Plain,
-        _ => Style::Text,
+        (_, ScalarStyle::Folded) if text.trim_end_matches('\n').contains('\n') || text.ends_with("\n\n") => {
+            Style::Folded
+        }
+        _ => Style::Quoted,
     };
-    Node::Scalar(Scalar {
-        text: text.into_owned(),
-        style,
-    })
+    Node::Scalar(Scalar::new(text, style))
 }
 
 fn at(span: Span, message: &str) -> YamlError {

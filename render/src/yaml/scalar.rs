@@ -48,6 +48,46 @@ pub(crate) fn needs_quotes(text: &str) -> bool {
     !matches!(resolve_yaml11(text), Plain::Str(_)) || is_base60(text)
 }
 
+/// A folded block as it reads after Go's YAML has written it again.
+///
+/// The writer doubles the break after a line without leading blanks, looking for a blank at the start of the
+/// whole text where it should look behind the break; so lines that are indented more than their neighbours
+/// gain a break, and texts that start with a blank lose some.
+pub(crate) fn refold(text: &str) -> Cow<'_, str> {
+    let blank = |line: &str| line.starts_with([' ', '\t']);
+    let doubles = !blank(text.trim_start_matches('\n'));
+    let odd = text.split('\n').any(blank) || !doubles || text.ends_with("\n\n");
+    if !odd || text.ends_with(' ') || text.contains(" \n") || text.contains('\r') {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 8);
+    let mut rest = text;
+    let mut previous: Option<&str> = None;
+    while !rest.is_empty() {
+        let breaks = rest.len() - rest.trim_start_matches('\n').len();
+        rest = &rest[breaks..];
+        let line = rest.split('\n').next().unwrap_or_default();
+        rest = &rest[line.len()..];
+        if let Some(previous) = previous {
+            let written = breaks + usize::from(doubles && !blank(previous));
+            let read = match (line.is_empty(), blank(previous) || blank(line)) {
+                (true, _) if breaks < 2 => breaks,
+                (true, _) | (_, true) => written,
+                (false, false) => written - 1,
+            };
+            if read == 0 && !line.is_empty() {
+                out.push(' ');
+            }
+            out.extend(std::iter::repeat_n('\n', read));
+        } else {
+            out.extend(std::iter::repeat_n('\n', breaks));
+        }
+        out.push_str(line);
+        previous = Some(line);
+    }
+    Cow::Owned(out)
+}
+
 fn number(text: &str) -> Option<Plain<'_>> {
     match text {
         ".nan" | ".NaN" | ".NAN" => return Some(Plain::Float(f64::NAN)),

@@ -11,17 +11,20 @@ pub fn tree_of(dir: &Path) -> Tree {
 }
 
 fn fill(tree: &mut Tree, dir: &Path, prefix: &str) {
-    for entry in std::fs::read_dir(dir).unwrap() {
-        let entry = entry.unwrap();
-        let name = format!("{prefix}{}", entry.file_name().to_str().unwrap());
-        let kind = entry.file_type().unwrap();
+    for entry in std::fs::read_dir(dir).expect("a readable folder") {
+        let entry = entry.expect("a readable entry");
+        let name = format!("{prefix}{}", entry.file_name().to_str().expect("a UTF-8 name"));
+        let kind = entry.file_type().expect("a known type");
         if kind.is_dir() {
             fill(tree, &entry.path(), &format!("{name}/"));
         } else if kind.is_symlink() {
-            let target = std::fs::read_link(entry.path()).unwrap();
-            tree.insert(&name, TreeEntry::Link(target.to_str().unwrap().to_owned()));
+            let target = std::fs::read_link(entry.path()).expect("a readable link");
+            tree.insert(
+                &name,
+                TreeEntry::Link(target.to_str().expect("a UTF-8 target").to_owned()),
+            );
         } else {
-            tree.write(&name, std::fs::read(entry.path()).unwrap());
+            tree.write(&name, std::fs::read(entry.path()).expect("a readable file"));
         }
     }
 }
