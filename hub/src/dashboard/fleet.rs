@@ -236,6 +236,10 @@ fn row(device: &Device) -> Fragment {
         html! {
             (parts::health_badge(device.health))
             @if device.health != Health::Ready { span .sub title=(device.message) { (device.message) } }
+            @else if let Some(error) = status.and_then(|s| s.source.error.as_deref()) {
+                // It runs what it has, and cannot follow what Git says now.
+                span .sub.is-warn title=(error) { (parts::icon(Tone::Warn)) " Source: " (error) }
+            }
         },
         link(&device.link),
         generation(status),

@@ -118,6 +118,17 @@ async fn the_fleet_is_shown_and_a_change_appears_without_reload() {
                 "3/3",
             ],
         ),
+        (
+            "tide-gauge-2",
+            [
+                "Ready",
+                "Source: clusters/edge-pi/apps.yaml:12",
+                "3/3",
+                "now",
+                "46",
+                "33",
+            ],
+        ),
     ] {
         let text = browser.run(&format!("return {}", row(name))).await;
         let text = text.as_str().unwrap();

@@ -259,6 +259,9 @@ fn workloads(made: &Made) -> Vec<WorkloadStatus> {
 /// Why a candidate was given up, as an agent words it.
 pub const FAILURE: &str = "Deployment.apps/edge/badge-reader: image hub.harbour.example/badge-reader:3.2 has no variant for linux/arm64 (it has linux/amd64); build it with --platform linux/arm64";
 
+/// Why what Git says now cannot be followed, as an agent words it.
+pub const SOURCE_ERROR: &str = "clusters/edge-pi/apps.yaml:12: Kustomization/apps: spec.path \"./apps/edgee\" is not in revision 17c6e2b8f5d0; correct the path, or add the folder";
+
 /// What `made` says at `at`.
 pub fn status(made: &Made, at: Timestamp) -> Status {
     let current = usize::from(made.phase == Phase::Progressing);
@@ -320,7 +323,7 @@ pub fn status(made: &Made, at: Timestamp) -> Status {
             url: "https://git.harbour.example/fleet.git".into(),
             revision: Some(revision(if failed.is_some() { 2 } else { current }, at)),
             fetched_at: Some(at),
-            error: None,
+            error: (made.name == "tide-gauge-2").then(|| SOURCE_ERROR.to_owned()),
         },
         generation: GenerationStatus {
             current: Some(GENERATIONS[0].into()),

@@ -128,10 +128,13 @@ fn head(device: &Device) -> Markup {
                 }
             }
         }
-        @if !device.message.is_empty() {
+        @if device.health != Health::Ready && !device.message.is_empty() {
             p class=(format!("notice {}", parts::tone(device.health).class())) {
                 span { strong { (device.reason) } ": " (device.message) }
             }
+        }
+        @if let Some(error) = device.status.as_ref().and_then(|held| held.status.source.error.as_ref()) {
+            p .notice.is-bad { (parts::icon(Tone::Bad)) span .pre { strong { "Source" } ": " (error) } }
         }
         @if is_stale(device) {
             @if let Some(held) = &device.status {

@@ -155,7 +155,7 @@ pub(super) fn source(status: Option<&Status>) -> Markup {
             (fact("Fetched", source.fetched_at.map(parts::when)))
             (fact("Revision", source.revision.as_ref().map(revision)))
         }
-        @if let Some(error) = &source.error { p .notice.is-bad { (parts::icon(Tone::Bad)) span .pre { (error) } } }
+        @if let Some(error) = &source.error { p .trouble { (error) } }
     }
 }
 
