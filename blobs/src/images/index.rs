@@ -46,14 +46,10 @@ pub(super) struct Image {
 impl Index {
     pub fn load(dir: &Path) -> Result<Self, ImageError> {
         let path = dir.join("images.json");
-        let bytes = kit::disk::read_if_there(&path).map_err(|err| io_error("read", &path, err))?;
-        let held = match bytes {
-            None => File::default(),
-            Some(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|err| {
-                // Everything in it can be had again; not starting would be worse.
-                tracing::error!(path = %path.display(), error = %err, "list of images is damaged; starting empty");
-                File::default()
-            }),
+        let held = match read(&path)? {
+            Some(held) => held,
+            // Damaged, or never written: everything in it could be had again, but not without a network.
+            None => read(&second(&path))?.unwrap_or_default(),
         };
         Ok(Self { path, held })
     }
@@ -113,9 +109,26 @@ impl Index {
         if new == self.held {
             return Ok(());
         }
-        let write = || kit::disk::replace(&self.path, &serde_json::to_vec_pretty(&new)?);
-        write().map_err(|err| io_error("write", &self.path, err))?;
+        for path in [self.path.clone(), second(&self.path)] {
+            let write = || kit::disk::replace(&path, &serde_json::to_vec_pretty(&new)?);
+            write().map_err(|err| io_error("write", &path, err))?;
+        }
         self.held = new;
         Ok(())
     }
+}
+
+/// Where the list lies a second time, for when the first is damaged.
+fn second(path: &Path) -> PathBuf {
+    path.with_extension("second.json")
+}
+
+/// The list; `None` where it is absent or damaged.
+fn read(path: &Path) -> Result<Option<File>, ImageError> {
+    let bytes = kit::disk::read_if_there(path).map_err(|err| io_error("read", path, err))?;
+    let parsed = bytes.map(|bytes| serde_json::from_slice(&bytes)).transpose();
+    Ok(parsed.unwrap_or_else(|err| {
+        tracing::error!(path = %path.display(), error = %err, "list of images is damaged");
+        None
+    }))
 }

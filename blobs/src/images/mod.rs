@@ -1,7 +1,7 @@
 //! Local images: pulled once, unpacked once, served without a network.
 //!
 //! ```text
-//! images.json             which reference is which manifest, and its layers
+//! images[.second].json    which reference is which manifest, and its layers; twice
 //! layers/<id>/            one unpacked layer, ready as a lowerdir; the id is short: mount options are limited
 //! layers/<id>.json        what it is
 //! tmp/                    emptied at each start

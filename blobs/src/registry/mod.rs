@@ -63,6 +63,7 @@ impl Registry {
         let uploads = dir.join("uploads");
         let repositories = Repositories::open(&dir.join("repositories"))?;
         upload::prepare(&uploads)?;
+        repin(&store, &repositories)?;
         Ok(Self(Arc::new(Inner {
             store,
             repositories,
@@ -248,6 +249,22 @@ pub enum RegistryPublishError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// The repositories say what is kept; pins that a power cut or damage made differ are made anew.
+fn repin(store: &Store, repositories: &Repositories) -> Result<(), StoreError> {
+    for name in repositories
+        .names()?
+        .iter()
+        .filter_map(|name| RepositoryName::parse(name))
+    {
+        let manifests = repositories.manifests(&name)?;
+        store.set_pins(
+            &pin_owner(&name),
+            manifests.into_iter().map(|digest| (digest, Keep::Whole)),
+        )?;
+    }
+    Ok(())
 }
 
 fn pin_owner(name: &RepositoryName) -> String {

@@ -74,13 +74,20 @@ impl Repositories {
     pub fn manifest(&self, name: &RepositoryName, digest: &Digest) -> Result<Option<Record>, StoreError> {
         let path = self.path(name, "_manifests").join(digest.hex());
         let bytes = kit::disk::read_if_there(&path).at("read", &path)?;
-        bytes
-            .map(|bytes| {
-                serde_json::from_slice(&bytes)
-                    .map_err(io::Error::from)
-                    .at("understand", &path)
-            })
-            .transpose()
+        let parsed = bytes.map(|bytes| serde_json::from_slice(&bytes)).transpose();
+        Ok(parsed.unwrap_or_else(|err| {
+            tracing::error!(path = %path.display(), error = %err, "record of a manifest is damaged; push it again");
+            None
+        }))
+    }
+
+    /// Digests of all manifests here.
+    pub fn manifests(&self, name: &RepositoryName) -> Result<Vec<Digest>, StoreError> {
+        let names = list(&self.path(name, "_manifests"))?;
+        Ok(names
+            .iter()
+            .filter_map(|hex| format!("sha256:{hex}").parse().ok())
+            .collect())
     }
 
     /// Removes a manifest and the tags that name it.

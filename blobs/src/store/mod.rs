@@ -54,6 +54,8 @@ struct Inner {
 struct State {
     blobs: BTreeMap<Digest, Held>,
     pins: BTreeMap<String, BTreeMap<Digest, Keep>>,
+    /// Pin files that do not parse: what they kept is not known.
+    damaged_pins: BTreeSet<PathBuf>,
     /// Digests that a transfer in this process needs until it ends, counted.
     leases: BTreeMap<Digest, usize>,
     /// Partial downloads that someone is writing.
@@ -91,8 +93,10 @@ impl Store {
         rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| StoreError::InUse { dir: dir.to_owned() })?;
         clear(&dir.join("tmp"))?;
+        let (pins, damaged_pins) = pins::load(&dir.join("pins"))?;
         let mut state = State {
-            pins: pins::load(&dir.join("pins"))?,
+            pins,
+            damaged_pins,
             ..State::default()
         };
         let store_dir = dir.to_owned();

@@ -4,8 +4,8 @@ use super::error::At as _;
 use super::{Store, StoreError, read_dir};
 use model::Digest;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 /// How far a pin reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,50 +72,67 @@ impl Store {
         owner: &str,
         change: impl FnOnce(&mut BTreeMap<Digest, Keep>),
     ) -> Result<(), StoreError> {
-        let mut state = self.state();
-        let old = state.pins.get(owner).cloned().unwrap_or_default();
-        let mut pins = old.clone();
-        change(&mut pins);
-        if pins == old {
-            return Ok(());
-        }
         // An owner's name may hold anything; its digest is a safe file name.
         let path = self
             .0
             .dir
             .join("pins")
             .join(format!("{}.json", Digest::of(owner.as_bytes()).hex()));
+        let mut state = self.state();
+        let old = state.pins.get(owner).cloned().unwrap_or_default();
+        let mut pins = old.clone();
+        change(&mut pins);
+        let damaged = state.damaged_pins.contains(&path);
+        if pins == old && !damaged {
+            return Ok(());
+        }
         if pins.is_empty() {
             kit::disk::remove_if_there(&path).at("remove", &path)?;
             state.pins.remove(owner);
-            return Ok(());
+        } else {
+            let file = PinFile {
+                owner: owner.to_owned(),
+                pins,
+            };
+            let json = serde_json::to_vec(&file)
+                .map_err(std::io::Error::from)
+                .at("encode", &path)?;
+            kit::disk::replace(&path, &json).at("write", &path)?;
+            state.pins.insert(file.owner, file.pins);
         }
-        let file = PinFile {
-            owner: owner.to_owned(),
-            pins,
-        };
-        let json = serde_json::to_vec(&file)
-            .map_err(std::io::Error::from)
-            .at("encode", &path)?;
-        kit::disk::replace(&path, &json).at("write", &path)?;
-        state.pins.insert(file.owner, file.pins);
+        state.damaged_pins.remove(&path);
         Ok(())
+    }
+
+    /// Whether it is known what everyone keeps. It is not while a pin file is damaged; until its owner says anew what
+    /// it keeps, nothing is collected.
+    pub fn knows_its_pins(&self) -> bool {
+        self.state().damaged_pins.is_empty()
     }
 }
 
-/// All pin files. One that does not parse stops the start: guessing would collect what someone needs.
-pub(super) fn load(dir: &Path) -> Result<BTreeMap<String, BTreeMap<Digest, Keep>>, StoreError> {
+/// Pins by owner, and the files that do not parse.
+type Loaded = (BTreeMap<String, BTreeMap<Digest, Keep>>, BTreeSet<PathBuf>);
+
+/// All pin files.
+pub(super) fn load(dir: &Path) -> Result<Loaded, StoreError> {
     let mut pins = BTreeMap::new();
+    let mut damaged = BTreeSet::new();
     for entry in read_dir(dir)? {
         if !entry.name.ends_with(".json") {
             kit::disk::remove_if_there(&entry.path).at("remove", &entry.path)?;
             continue;
         }
         let bytes = std::fs::read(&entry.path).at("read", &entry.path)?;
-        let file: PinFile = serde_json::from_slice(&bytes)
-            .map_err(std::io::Error::from)
-            .at("understand", &entry.path)?;
-        pins.insert(file.owner, file.pins);
+        match serde_json::from_slice::<PinFile>(&bytes) {
+            Ok(file) => {
+                pins.insert(file.owner, file.pins);
+            }
+            Err(err) => {
+                tracing::error!(path = %entry.path.display(), error = %err, "pins are damaged; nothing is collected");
+                damaged.insert(entry.path);
+            }
+        }
     }
-    Ok(pins)
+    Ok((pins, damaged))
 }

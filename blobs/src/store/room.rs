@@ -144,6 +144,9 @@ impl Store {
                 collected.blobs += 1;
             }
         }
+        if !self.knows_its_pins() {
+            return Ok(collected);
+        }
         let mut candidates: Vec<_> = {
             let state = self.state();
             let unneeded = state.blobs.iter().filter(|(digest, _)| !needed.contains(digest));

@@ -145,6 +145,34 @@ fn pins_keep_a_manifest_and_what_it_names_over_a_restart() {
     assert!(store.owners().is_empty());
 }
 
+/// F5: a damaged pin file neither stops the start nor lets go of what it kept.
+#[test]
+fn nothing_is_collected_while_pins_are_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let kept = store.put(b"kept").unwrap();
+    store.pin("engine", &kept, Keep::Alone).unwrap();
+    store.pin("other", &Digest::of(b"absent"), Keep::Alone).unwrap();
+    let file = dir
+        .path()
+        .join("pins")
+        .join(format!("{}.json", Digest::of(b"engine").hex()));
+    let whole = fs::read(&file).unwrap();
+    drop(store);
+    for end in 0..whole.len() {
+        fs::write(&file, &whole[..end]).unwrap();
+        let store = open(dir.path());
+        assert!(!store.knows_its_pins());
+        assert_eq!(store.pins("other").len(), 1);
+        assert_eq!(store.collect(Duration::ZERO).unwrap().blobs, 0);
+        assert!(store.has(&kept), "{end} bytes of the pins");
+    }
+    let store = open(dir.path());
+    store.set_pins("engine", []).unwrap();
+    assert!(store.knows_its_pins());
+    assert_eq!(store.collect(Duration::ZERO).unwrap().blobs, 1);
+}
+
 #[test]
 fn room_is_made_of_what_nobody_needs_and_refused_before_writing() {
     let dir = tempfile::tempdir().unwrap();

@@ -411,6 +411,33 @@ async fn what_was_pushed_outlives_a_restart_and_a_collection() {
         .unwrap();
 }
 
+/// F5 at the hub: whatever becomes of its pin files, what the repositories hold is kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_pins_are_made_anew_from_the_repositories() {
+    let dir = tempfile::tempdir().unwrap();
+    let ours = OurRegistry::start(dir.path()).await;
+    let source = store(&dir.path().join("source"));
+    let built = small_image(&source, "linux/amd64", 11);
+    let name: ImageRef = "r.test/a:1".parse().unwrap();
+    registries(&ours.url())
+        .push(&source, &built.digest, &name, None, Progress::none())
+        .await
+        .unwrap();
+    ours.stop().await;
+    for damage in [b"{".as_slice(), b""] {
+        for entry in std::fs::read_dir(dir.path().join("store/pins")).unwrap() {
+            std::fs::write(entry.unwrap().path(), damage).unwrap();
+        }
+        let ours = OurRegistry::start(dir.path()).await;
+        assert_eq!(ours.registry.collect(Duration::ZERO).unwrap().blobs, 0);
+        registries(&ours.url())
+            .resolve(&name, &platform("linux/amd64"), None)
+            .await
+            .unwrap();
+        ours.stop().await;
+    }
+}
+
 /// F5 at the hub: a blob that rots on its disk never arrives, and pushing it again heals it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_blob_never_arrives_and_can_be_pushed_again() {
