@@ -26,7 +26,7 @@ pub struct HubConfig {
     pub operational_life: SignedDuration,
     /// Connections at the same time; more are closed as they come.
     pub connections: usize,
-    /// TLS handshakes at the same time; others wait in the system's queue.
+    /// TLS handshakes at the same time; others wait for a place.
     pub handshakes: usize,
     /// Sessions being opened at the same time; others are told to come back.
     pub openings: usize,
@@ -46,7 +46,7 @@ impl HubConfig {
             missed: 3,
             operational_life: identity::OPERATIONAL_LIFE,
             connections: 100_000,
-            handshakes: 64,
+            handshakes: 1024,
             openings: 256,
             clock: Arc::new(SystemClock),
         }

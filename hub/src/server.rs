@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_rustls::server::TlsStream;
 
 /// A peer that does not finish its handshake in this time is dropped.
@@ -82,19 +82,19 @@ pub(crate) async fn run(hub: Arc<Hub>, listener: TcpListener, stop: impl Future<
     hub.collect_images();
     let accepting = async {
         loop {
-            // Taken before `accept`: whoever must wait, waits in the system's queue and costs nothing here.
-            let Ok(permit) = handshakes.clone().acquire_owned().await else {
-                return;
-            };
             match listener.accept().await {
                 Ok((tcp, address)) => {
                     let Ok(place) = connections.clone().try_acquire_owned() else {
                         tracing::warn!(%address, "too many connections; this one is closed");
                         continue;
                     };
-                    let (hub, router) = (hub.clone(), router.clone());
+                    let (hub, router, handshakes) = (hub.clone(), router.clone(), handshakes.clone());
                     hub.tasks.clone().spawn_to_end("connection", async move {
-                        serve(hub, router, tcp, address, permit).await;
+                        let stop = hub.tasks.stop();
+                        let opening = handshake(&hub, tcp, address, &handshakes);
+                        if let Some(Some(stream)) = stop.run_until_cancelled(opening).await {
+                            serve(&hub, router, stream, address).await;
+                        }
                         drop(place);
                     });
                 }
@@ -145,29 +145,43 @@ fn refresh_certificate(hub: &Arc<Hub>) {
     });
 }
 
-async fn serve(
-    hub: Arc<Hub>,
-    router: Router,
+/// TLS. A place among the handshakes is taken only once the peer has spoken: who connects and says nothing keeps
+/// nobody out.
+async fn handshake(
+    hub: &Hub,
     tcp: TcpStream,
     address: SocketAddr,
-    permit: OwnedSemaphorePermit,
-) {
-    let stop = hub.tasks.stop();
+    places: &Semaphore,
+) -> Option<TlsStream<TcpStream>> {
     // Answers are small and wait for nothing.
     let _ = tcp.set_nodelay(true);
-    let handshake = tokio_rustls::TlsAcceptor::from(hub.tls.config())
+    // Peeked, not asked for readiness, which may be told without a byte being there.
+    tokio::time::timeout(HANDSHAKE_WITHIN, tcp.peek(&mut [0]))
+        .await
+        .ok()?
+        .ok()?;
+    let place = places.acquire().await.ok()?;
+    let accepting = tokio_rustls::TlsAcceptor::from(hub.tls.config())
         .accept(tcp)
         .into_fallible();
-    let stream = match tokio::time::timeout(HANDSHAKE_WITHIN, handshake).await {
-        Err(_) => return tracing::debug!(%address, "the TLS handshake took too long"),
-        Ok(Err((err, tcp))) => {
-            drop(permit);
-            let_the_alert_through(tcp).await;
-            return handshake_failed(&hub, address, &err).await;
+    let outcome = tokio::time::timeout(HANDSHAKE_WITHIN, accepting).await;
+    drop(place);
+    match outcome {
+        Err(_) => {
+            tracing::debug!(%address, "the TLS handshake took too long");
+            None
         }
-        Ok(Ok(stream)) => stream,
-    };
-    drop(permit);
+        Ok(Err((err, tcp))) => {
+            let_the_alert_through(tcp).await;
+            handshake_failed(hub, address, &err).await;
+            None
+        }
+        Ok(Ok(stream)) => Some(stream),
+    }
+}
+
+async fn serve(hub: &Hub, router: Router, stream: TlsStream<TcpStream>, address: SocketAddr) {
+    let stop = hub.tasks.stop();
     let service = Named {
         router: TowerToHyperService::new(router),
         caller: caller_of(&stream, address),

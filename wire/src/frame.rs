@@ -68,7 +68,7 @@ pub enum ToDevice {
         /// Why, in one sentence.
         reason: String,
         /// Come back after about this many seconds.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, rename = "retryAfter", skip_serializing_if = "Option::is_none")]
         retry_after: Option<u64>,
     },
 }

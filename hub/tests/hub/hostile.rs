@@ -332,3 +332,31 @@ async fn a_hub_that_answers_oddly_or_not_at_all_is_waited_for() {
     device.reopen();
     device.connect(&rig.at()).await.unwrap();
 }
+
+#[tokio::test]
+async fn strangers_who_say_nothing_keep_nobody_out() {
+    let rig = Rig::with(|config| (config.handshakes, config.connections) = (2, 8)).await;
+    let mut device = rig.device("a").await;
+    let mut silent = Vec::new();
+    for _ in 0..4 {
+        silent.push(tokio::net::TcpStream::connect(rig.running.address).await.unwrap());
+    }
+    let (session, _orders) = device.connect(&rig.at()).await.unwrap();
+    // Beyond the bound, connections are closed as they come, and those that are open go on.
+    let mut closed = 0;
+    for _ in 0..16 {
+        let mut tcp = tokio::net::TcpStream::connect(rig.running.address).await.unwrap();
+        let end = tokio::time::timeout(Duration::from_millis(500), tcp.read_u8()).await;
+        closed += usize::from(end.is_ok());
+        silent.push(tcp);
+    }
+    assert!(closed >= 9, "only {closed} of 16 were closed");
+    let batch = device.batch(1);
+    session.sender().records(batch).await.unwrap();
+    within("the acknowledgement", session.acked("events", at(1)))
+        .await
+        .unwrap();
+    // With the strangers gone there is room again.
+    drop(silent);
+    until("room", async || rig.api.devices().await.ok()).await;
+}

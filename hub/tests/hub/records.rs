@@ -349,3 +349,63 @@ async fn a_record_too_long_for_the_wire_does_not_hold_the_rest_back() {
     let cursors = rig.running.hub.store().cursors(&device.name).await.unwrap();
     assert_eq!(cursors[0].lost.iter().collect::<Vec<_>>(), [(2, 2)]);
 }
+
+#[tokio::test]
+async fn a_hub_restored_from_a_backup_takes_its_devices_back() {
+    let rig = Rig::new().await;
+    let mut device = rig.device("a").await;
+    let (session, _orders) = device.connect(&rig.at()).await.unwrap();
+    let batch = device.batch(5);
+    session.sender().records(batch).await.unwrap();
+    within("the acknowledgement", session.acked("events", at(5)))
+        .await
+        .unwrap();
+    let (state, backup) = (rig.dir.path().join("hub"), rig.dir.path().join("backup"));
+    let rig = rig.restart_after(|| copy(&state, &backup)).await;
+    // After the backup: a new certificate, and records that the device then forgets.
+    device.renew(&rig.at()).await.unwrap();
+    let (session, _orders) = device.connect(&rig.at()).await.unwrap();
+    let batch = device.batch(5);
+    session.sender().records(batch).await.unwrap();
+    within("the acknowledgement", session.acked("events", at(10)))
+        .await
+        .unwrap();
+    let rig = rig
+        .restart_after(|| {
+            std::fs::remove_dir_all(&state).unwrap();
+            copy(&backup, &state);
+        })
+        .await;
+    let Err(err) = device.connect(&rig.at()).await else {
+        panic!("the hub knows a certificate that it issued after its backup")
+    };
+    let failure = identity::Failure::of(err.tls(), err.reason(), err.retry_after(), kit::chain(&err));
+    assert_eq!(failure, identity::Failure::OwnExpired, "it must renew by itself");
+    device.renew(&rig.at()).await.unwrap();
+    let (session, _orders) = device.connect(&rig.at()).await.unwrap();
+    assert_eq!(session.welcome().cursors.get("events"), Some(&at(5)));
+    let batch = device.batch(2);
+    session.sender().records(batch).await.unwrap();
+    within("the acknowledgement", session.acked("events", at(12)))
+        .await
+        .unwrap();
+    let cursors = rig.running.hub.store().cursors(&device.name).await.unwrap();
+    assert_eq!(
+        cursors[0].lost.iter().collect::<Vec<_>>(),
+        [(6, 10)],
+        "the gap is told, not hidden"
+    );
+}
+
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}

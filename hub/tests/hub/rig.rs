@@ -91,7 +91,24 @@ impl RunningHub {
             (Arc::strong_count(&hub) == 1).then_some(())
         })
         .await;
+        // The store's thread ends a moment after its last handle.
+        let data = hub.config().data.clone();
+        drop(hub);
+        let mut before = None;
+        until("the end of the database", async || {
+            let now = Some(sizes(&data));
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            (std::mem::replace(&mut before, now.clone()) == now).then_some(())
+        })
+        .await;
     }
+}
+
+fn sizes(dir: &Path) -> Vec<(std::ffi::OsString, u64)> {
+    let size = |entry: std::fs::DirEntry| (entry.file_name(), entry.metadata().map_or(0, |m| m.len()));
+    let mut sizes: Vec<_> = std::fs::read_dir(dir).unwrap().flatten().map(size).collect();
+    sizes.sort();
+    sizes
 }
 
 /// A data folder, a clock, and a hub on them.
@@ -134,6 +151,11 @@ impl Rig {
 
     /// Stops the hub and starts it again on the same state and port.
     pub async fn restart(self) -> Self {
+        self.restart_after(|| {}).await
+    }
+
+    /// The same, with something done while it is down.
+    pub async fn restart_after(self, between: impl FnOnce()) -> Self {
         let Self {
             dir,
             clock,
@@ -143,6 +165,7 @@ impl Rig {
         } = self;
         let address = running.address;
         running.stop().await;
+        between();
         let mut config = config(dir.path(), &clock);
         config.listen = address;
         let running = RunningHub::start(config).await;
