@@ -7,7 +7,8 @@ use super::rig::{
 use model::Protocol;
 use runtime::embedded::network::{HostPort, Network, NetworkError, ServiceId};
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::time::Duration;
 
 #[test]
 fn netns_pods_talk_without_a_default_route() {
@@ -339,6 +340,46 @@ fn netns_pods_pass_a_firewall_that_drops_what_it_does_not_know() {
         assert_eq!(added.lines().count(), 3, "pods reach DNS: {added}");
         network.clean_up().await.unwrap();
         assert_eq!(run("iptables", &["-S"]), rules);
+    });
+}
+
+#[test]
+fn netns_pods_pass_an_nftables_firewall_that_drops_by_policy() {
+    on_device(async || {
+        let state = tempfile::tempdir().unwrap();
+        let outside = outside();
+        outside.serve(7070);
+        for chain in ["input", "forward"] {
+            let made = format!(
+                "add chain inet filter {chain} {{ type filter hook {chain} priority 0; policy drop; }}"
+            );
+            run("nft", &["add table inet filter"]);
+            run("nft", &[&made]);
+        }
+        let rules = run("nft", &["list", "ruleset"]);
+        for _ in 0..2 {
+            Network::open(config(&state)).unwrap();
+        }
+        let network = Network::open(config(&state)).unwrap();
+        let (a, b) = (Place::new("a"), Place::new("b"));
+        let ip = a.attach(&network, &[host_port(8000, 80)]).await;
+        b.attach(&network, &[]).await;
+        a.serve(80);
+        assert_eq!(outside.call((DEVICE, 8000)).unwrap(), format!("a {OUTSIDE}"));
+        assert!(a.call((OUTSIDE, 7070)).is_ok());
+        assert!(b.call((ip, 80)).is_ok());
+        let ours = run("nft", &["list", "table", "inet", "filter"])
+            .matches("leeward0\" ")
+            .count();
+        assert_eq!(ours, 5, "once, though opened three times");
+
+        // It is no open door: from outside straight to a pod is not let pass.
+        outside.inside(|| run("ip", &["route", "add", &format!("{ip}/32"), "via", "192.0.2.1"]));
+        let straight =
+            outside.inside(|| TcpStream::connect_timeout(&(ip, 80).into(), Duration::from_secs(1)).is_ok());
+        assert!(!straight);
+        network.clean_up().await.unwrap();
+        assert_eq!(run("nft", &["list", "ruleset"]), rules);
     });
 }
 

@@ -396,7 +396,7 @@ fn line(text: &mut String, arguments: std::fmt::Arguments<'_>) {
 }
 
 /// Runs one transaction; all of it holds, or nothing.
-fn run(transaction: &str) -> Result<(), NetworkError> {
+pub(super) fn run(transaction: &str) -> Result<(), NetworkError> {
     if transaction.is_empty() {
         return Ok(());
     }
