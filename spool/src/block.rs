@@ -303,6 +303,11 @@ impl Draft {
         }
     }
 
+    /// Whether compression made it smaller, or it is one page anyway.
+    pub(crate) fn gained(&self) -> bool {
+        self.codec != CODEC_NONE || self.size() <= PAGE
+    }
+
     /// Bytes it takes on disk.
     pub(crate) fn size(&self) -> usize {
         padded(FIXED + self.table.len() + self.stored.len())

@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 const MOST_WRITE: usize = 512 << 10;
 /// Part of it for acknowledgements that ride along.
 const TABLE_ACKS: usize = 1024;
+/// Blocks stored as they are after one that compression did not make smaller.
+const UNTRIED: u8 = 15;
 /// How often a lower class may be passed over.
 const PATIENCE: u8 = 8;
 /// How long producers are turned away after the disk failed twice.
@@ -40,6 +42,8 @@ pub(crate) struct Writer {
     pub state: StateFiles,
     pub tails: [Option<Tail>; 3],
     pub passed_over: [u8; 3],
+    /// Blocks for which compression is not tried, since it gained nothing lately.
+    pub untried: [u8; 3],
     /// Failures not yet told.
     pub poisoned: [Option<String>; 3],
     pub buffer: Vec<u8>,
@@ -250,7 +254,13 @@ impl Writer {
                 .range(drafted.items..drafted.items + count)
                 .map(|queued| &queued.item)
                 .collect();
-            let draft = Draft::of_records(&chosen, entries, core.options.compression);
+            let untried = &mut self.untried[class.index()];
+            let level = core.options.compression.filter(|_| *untried == 0);
+            let draft = Draft::of_records(&chosen, entries, level);
+            *untried = match (level, draft.gained()) {
+                (Some(_), false) => UNTRIED,
+                _ => untried.saturating_sub(1),
+            };
             let offset = tail.offset + self.buffer.len() as u64;
             let full = offset + draft.size() as u64 > tail.size - FOOTER as u64;
             if full || (!self.buffer.is_empty() && self.buffer.len() + draft.size() > MOST_WRITE) {
