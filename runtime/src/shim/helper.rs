@@ -3,15 +3,20 @@
 //! libcontainer clones without the C library's knowledge and goes on allocating in the child: safe only in a
 //! process without other threads, which is why each call has one of its own.
 
+use super::seccomp;
 use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::error::LibcontainerError;
+use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::syscall::syscall::SyscallType;
+use libcontainer::workload::default::DefaultExecutor;
+use libcontainer::workload::{Executor, ExecutorError, ExecutorValidationError};
 use nix::sys::wait::{WaitStatus, waitpid};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use tracing::field::{Field, Visit};
 use tracing::span;
@@ -25,10 +30,12 @@ pub(super) fn run(args: Vec<OsString>) -> u8 {
         return FAILED;
     };
     in_log(log, || {
+        let confined = Confined::by(&bundle)?;
         let container = ContainerBuilder::new(id.to_string_lossy().into_owned(), SyscallType::default())
             .with_root_path(root)
             .and_then(|builder| builder.with_pid_file(Some(pid_file)))
             .and_then(ContainerBuilder::validate_id)
+            .map(|builder| builder.with_executor(confined))
             .and_then(|builder| {
                 builder
                     .as_init(bundle)
@@ -41,21 +48,23 @@ pub(super) fn run(args: Vec<OsString>) -> u8 {
     })
 }
 
-/// `exec ROOT ID LOG PID_FILE ARGS...`: runs a command in a container and ends with its exit code.
+/// `exec ROOT ID LOG PID_FILE BUNDLE ARGS...`: runs a command in a container and ends with its exit code.
 pub(super) fn exec(args: Vec<OsString>) -> u8 {
     let mut args = args.into_iter();
-    let (Some(root), Some(id), Some(log), Some(pid_file)) =
-        (args.next(), args.next(), args.next(), args.next())
+    let (Some(root), Some(id), Some(log), Some(pid_file), Some(bundle)) =
+        (args.next(), args.next(), args.next(), args.next(), args.next())
     else {
         return FAILED;
     };
     let args = args.map(|arg| arg.to_string_lossy().into_owned()).collect();
     in_log(log, || {
+        let confined = Confined::by(&bundle)?;
         let pid = ContainerBuilder::new(id.to_string_lossy().into_owned(), SyscallType::default())
             .with_root_path(root)
             .and_then(|builder| builder.with_pid_file(Some(pid_file)))
             .and_then(|builder| {
                 builder
+                    .with_executor(confined)
                     .as_tenant()
                     .with_detach(true)
                     .with_container_args(args)
@@ -69,6 +78,38 @@ pub(super) fn exec(args: Vec<OsString>) -> u8 {
     })
 }
 
+/// Becomes the container's program, confined by the profile of its configuration: libcontainer skips a profile
+/// without a word where it is built without a C library for it.
+#[derive(Debug, Clone)]
+struct Confined {
+    refused: Option<Vec<String>>,
+}
+
+impl Confined {
+    fn by(bundle: &OsStr) -> Result<Self, LibcontainerError> {
+        let text =
+            std::fs::read(Path::new(bundle).join("config.json")).map_err(LibcontainerError::OtherIO)?;
+        let config = serde_json::from_slice(&text).map_err(|err| LibcontainerError::OtherIO(err.into()))?;
+        Ok(Self {
+            refused: seccomp::of_config(&config),
+        })
+    }
+}
+
+impl Executor for Confined {
+    fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
+        if let Some(refused) = &self.refused {
+            let failed = |why| ExecutorError::Other(format!("the seccomp profile cannot be set: {why}"));
+            seccomp::confine(refused).map_err(failed)?;
+        }
+        DefaultExecutor {}.exec(spec)
+    }
+
+    fn validate(&self, spec: &Spec) -> Result<(), ExecutorValidationError> {
+        DefaultExecutor {}.validate(spec)
+    }
+}
+
 /// `call PROGRAM ARGS...`: becomes another program, with the signals that [`super::main`] has unblocked.
 pub(super) fn call(args: Vec<OsString>) -> u8 {
     let Some((program, args)) = args.split_first() else {
@@ -80,7 +121,7 @@ pub(super) fn call(args: Vec<OsString>) -> u8 {
 }
 
 /// Does the work with libcontainer's complaints going to the log; its errors alone seldom name the cause.
-fn in_log(log: OsString, work: impl FnOnce() -> Result<u8, libcontainer::error::LibcontainerError>) -> u8 {
+fn in_log(log: OsString, work: impl FnOnce() -> Result<u8, LibcontainerError>) -> u8 {
     let file = OpenOptions::new()
         .append(true)
         .create(true)

@@ -20,6 +20,7 @@ mod prepare;
 mod probe;
 pub(crate) mod protocol;
 mod rootfs;
+mod seccomp;
 mod setup;
 mod spec;
 mod volumes;

@@ -73,6 +73,7 @@ impl OciRuntime for Libcontainer {
             .arg(container.id)
             .arg(container.log)
             .arg(pid_file)
+            .arg(container.bundle)
             .args(args);
         command
     }

@@ -3,6 +3,7 @@
 use super::cgroup::{self, MOST_PIDS, Qos};
 use super::protocol::{LocalImage, Place};
 use super::rootfs::Ids;
+use super::seccomp;
 use model::{ContainerRun, EnvVar};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -315,6 +316,10 @@ impl SpecOf<'_> {
             return Err("runAsNonRoot is set and the user is 0; set runAsUser".to_owned());
         }
         let capabilities = self.capabilities();
+        // As elsewhere, a privileged container is not confined.
+        let confined = security.seccomp_default && !security.privileged;
+        // libcontainer has dropped the capabilities by the time that the filter can be set, which then takes this.
+        let no_new_privileges = confined || (!security.allow_privilege_escalation && !security.privileged);
         let cwd = container
             .working_dir
             .as_deref()
@@ -338,7 +343,7 @@ impl SpecOf<'_> {
         } else {
             Vec::new()
         };
-        Ok(json!({
+        let mut config = json!({
             "ociVersion": "1.0.2",
             "process": {
                 "terminal": false,
@@ -347,7 +352,7 @@ impl SpecOf<'_> {
                 "env": self.env(),
                 "cwd": cwd.filter(|cwd| !cwd.is_empty()).unwrap_or("/"),
                 "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities},
-                "noNewPrivileges": !security.allow_privilege_escalation && !security.privileged,
+                "noNewPrivileges": no_new_privileges,
                 "oomScoreAdj": adj,
             },
             "root": {"path": self.rootfs, "readonly": security.read_only_root},
@@ -360,7 +365,11 @@ impl SpecOf<'_> {
                 "maskedPaths": masked,
                 "readonlyPaths": read_only,
             },
-        }))
+        });
+        if confined {
+            config["linux"]["seccomp"] = seccomp::oci(&seccomp::refused(&capabilities));
+        }
+        Ok(config)
     }
 }
 

@@ -88,3 +88,30 @@ async fn root_privileged_is_all_that_the_engine_has() {
     let (_, text) = run_to_end(&engine, &run).await;
     assert_eq!(text, "mounted\nNoNewPrivs:\t0\n");
 }
+
+/// The default profile holds where capabilities alone would not, for probes too, and threads and processes go on.
+#[tokio::test]
+async fn root_the_default_seccomp_profile_confines() {
+    let Some(rig) = Rig::new() else { return };
+    let engine = rig.open().await;
+    // A user namespace needs no capability: only the profile refuses it.
+    let script = "grep -E '^(NoNewPrivs|Seccomp):' /proc/self/status; unshare -U true && echo unshared; \
+                  (echo child); sleep 0.1 & wait; echo done";
+    let mut run = pod("free", RestartPolicy::Never, script);
+    let (_, text) = run_to_end(&engine, &run).await;
+    assert!(
+        text.contains("Seccomp:\t0\n") && text.contains("unshared\n"),
+        "{text}"
+    );
+
+    run.id = crate::contract::id("confined");
+    run.containers[0].security.seccomp_default = true;
+    run.containers[0].security.allow_privilege_escalation = true;
+    let (_, text) = run_to_end(&engine, &run).await;
+    assert!(text.starts_with("NoNewPrivs:\t1\nSeccomp:\t2\n"), "{text}");
+    assert!(
+        !text.contains("unshared") && text.ends_with("child\ndone\n"),
+        "{text}"
+    );
+    assert!(text.contains("Operation not permitted"), "{text}");
+}
