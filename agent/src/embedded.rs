@@ -58,11 +58,10 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
         engine: Arc::new(engine),
         clock,
         keys,
-        // The engine installs no seccomp profile, so none is promised.
         limits: Limits {
             cpu_milli: allocatable.cpu_milli,
             memory: allocatable.memory,
-            seccomp: false,
+            seccomp: true,
         },
         path: config.path.clone().unwrap_or_else(|| class.folder.clone()),
         renewed,

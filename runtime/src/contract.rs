@@ -80,7 +80,7 @@ impl LogQuery {
 pub struct EngineEvent {
     /// The journal: one per pod as made (a pod made again under its name has another), one for the engine.
     pub source: String,
-    /// Index in the journal, from 1, without gaps.
+    /// Index in the journal, from 1; a gap is what a journal that nobody read for long had to drop.
     pub position: u64,
     /// What happened.
     pub event: Event,

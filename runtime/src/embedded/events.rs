@@ -71,13 +71,11 @@ impl Events {
         self.read_one(ENGINE, &own, after, &mut events)?;
         if events.len() == before && self.own.len() > MOST_BYTES {
             let covered = after.get(ENGINE).copied().unwrap_or(0);
-            self.own
-                .forget(&own, covered)
-                .map_err(|source| EngineError::Disk {
-                    doing: "shortening",
-                    path: own.clone(),
-                    source,
-                })?;
+            self.own.forget(covered).map_err(|source| EngineError::Disk {
+                doing: "shortening",
+                path: own.clone(),
+                source,
+            })?;
         }
         Ok(events)
     }

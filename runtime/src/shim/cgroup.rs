@@ -335,3 +335,6 @@ fn weight(shares: u64) -> u64 {
 pub(crate) fn quota(milli: u64) -> u64 {
     (milli * 100).max(1000)
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,12 @@ use model::{Event, Severity};
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// A journal longer than this loses its oldest entries, read or not.
+const MOST_BYTES: u64 = 256 << 10;
+/// So many are kept then.
+const KEPT: u64 = 400;
 
 /// One line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +22,7 @@ pub(crate) struct Entry {
 /// The writing end.
 #[derive(Debug)]
 pub(crate) struct Journal {
+    path: PathBuf,
     file: File,
     last: u64,
     /// Length of the whole lines; what lies behind is a write that failed half-way.
@@ -40,6 +46,7 @@ impl Journal {
         let last = entries.last().map_or(0, |entry| entry.position);
         file.set_len(length)?;
         Ok(Self {
+            path: path.to_owned(),
             file,
             last,
             length,
@@ -88,11 +95,16 @@ impl Journal {
         if durable {
             self.file.sync_data()?;
         }
+        if self.length > MOST_BYTES {
+            // A container that crashes for months must not fill the disk while nobody reads.
+            self.forget(self.last.saturating_sub(KEPT))?;
+        }
         Ok(())
     }
 
     /// Drops all lines up to and with `position`, keeping the count.
-    pub(crate) fn forget(&mut self, path: &Path, position: u64) -> io::Result<()> {
+    pub(crate) fn forget(&mut self, position: u64) -> io::Result<()> {
+        let path = &self.path;
         let kept: Vec<u8> = read(path)?
             .iter()
             // The last line stays: it carries the count.
@@ -189,6 +201,24 @@ mod tests {
     }
 
     #[test]
+    fn a_journal_that_nobody_reads_is_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("j");
+        let mut journal = Journal::open(&path).unwrap();
+        for _ in 0..3000 {
+            journal.tell(event("again"));
+        }
+        assert!(std::fs::metadata(&path).unwrap().len() <= MOST_BYTES);
+        let entries = read(&path).unwrap();
+        assert_eq!(entries.last().unwrap().position, 3000);
+        assert!(
+            entries
+                .windows(2)
+                .all(|pair| pair[0].position + 1 == pair[1].position)
+        );
+    }
+
+    #[test]
     fn forgetting_keeps_the_count() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("j");
@@ -196,7 +226,7 @@ mod tests {
         for message in ["one", "two", "three"] {
             journal.tell(event(message));
         }
-        journal.forget(&path, 3).unwrap();
+        journal.forget(3).unwrap();
         assert_eq!(read(&path).unwrap().len(), 1);
         let mut journal = Journal::open(&path).unwrap();
         journal.tell(event("four"));

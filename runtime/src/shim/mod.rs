@@ -10,6 +10,7 @@ mod cgroup;
 mod container;
 mod control;
 mod helper;
+mod https;
 pub(crate) mod journal;
 pub(crate) mod log;
 mod memory;
@@ -47,6 +48,7 @@ pub fn main(args: Vec<OsString>) -> u8 {
         Some("pod") => setup::pod(rest),
         Some("run") => helper::run(rest),
         Some("exec") => helper::exec(rest),
+        Some("https") => https::probe(rest),
         Some("call") => helper::call(rest),
         Some("hold") => helper::hold(rest),
         Some("bury") => helper::bury(),

@@ -2,15 +2,15 @@
 
 use super::{JobKind, NetTry, Pod};
 use crate::shim::container::Consequence;
-use crate::shim::oci::OciContainer;
+use crate::shim::oci::{self, OciContainer};
 use crate::shim::prepare;
 use crate::shim::probe::Which;
-use crate::shim::probe::net::{Progress, Try};
+use crate::shim::probe::net::{self, Progress, Try};
 use model::{ProbeKind, Severity};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 impl Pod {
@@ -44,13 +44,13 @@ impl Pod {
         let ip = self.ip().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
         let attempt = match kind {
             ProbeKind::Exec { command } => {
-                if let Err(err) = self.probe_inside(at, which, &command, deadline) {
-                    self.conclude(at, which, Err(err.to_string()));
+                match self.exec(at, which, &command) {
+                    Ok(command) => self.probe_beside(at, which, command, deadline),
+                    Err(err) => self.conclude(at, which, Err(err.to_string())),
                 }
                 return;
             }
             ProbeKind::TcpSocket { port } => Try::tcp(ip, port),
-            // What a certificate says is of no interest to a probe: that the port speaks TLS is the answer.
             ProbeKind::HttpGet {
                 port,
                 path,
@@ -58,8 +58,16 @@ impl Pod {
                 https: false,
             } => Try::http(ip, port, &path, &headers),
             ProbeKind::HttpGet {
-                port, https: true, ..
-            } => Try::tcp(ip, port),
+                port,
+                path,
+                headers,
+                https: true,
+            } => {
+                let mut command = oci::myself("https");
+                let request = net::request(ip, port, &path, &headers);
+                command.arg(ip.to_string()).arg(port.to_string()).arg(request);
+                return self.probe_beside(at, which, command, deadline);
+            }
         };
         match attempt {
             Ok(attempt) => self.tries.push(NetTry {
@@ -72,38 +80,36 @@ impl Pod {
         }
     }
 
-    fn probe_inside(
-        &mut self,
-        at: usize,
-        which: Which,
-        args: &[String],
-        deadline: Instant,
-    ) -> io::Result<()> {
-        let name = self.containers[at].name.clone();
-        let bundle = prepare::bundle(&self.run, &name);
+    /// A command inside the container.
+    fn exec(&self, at: usize, which: Which, args: &[String]) -> io::Result<Command> {
+        let name = &self.containers[at].name;
+        let bundle = prepare::bundle(&self.run, name);
         let (root, log) = (self.run.join("oci"), bundle.join("exec.log"));
+        kit::disk::remove_if_there(&log)?;
         let container = OciContainer {
-            id: &name,
+            id: name,
             root: &root,
             bundle: &bundle,
             log: &log,
         };
-        kit::disk::remove_if_there(&log)?;
-        let mut command = self
-            .oci
-            .exec(&container, args, &pid_file(&self.run, &name, which));
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        let patience = deadline.saturating_duration_since(Instant::now());
-        self.spawn(&mut command, JobKind::Probe(at, which), patience)
-            .map(drop)
+        Ok(self.oci.exec(&container, args, &pid_file(&self.run, name, which)))
     }
 
-    /// An exec probe's helper has ended.
+    /// A probe by a process beside the shim.
+    fn probe_beside(&mut self, at: usize, which: Which, mut command: Command, deadline: Instant) {
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let patience = deadline.saturating_duration_since(Instant::now());
+        if let Err(err) = self.spawn(&mut command, JobKind::Probe(at, which), patience) {
+            self.conclude(at, which, Err(err.to_string()));
+        }
+    }
+
+    /// A probe's process has ended.
     pub(super) fn probed(&mut self, at: usize, which: Which, status: i32) {
         let answer = if status == 0 {
             Ok(())
         } else {
-            Err(format!("the command ended with code {status}"))
+            Err(format!("it ended with code {status}"))
         };
         self.conclude(at, which, answer);
     }

@@ -55,24 +55,7 @@ impl Try {
     /// Begins an HTTP/1.1 GET.
     pub(crate) fn http(ip: IpAddr, port: u16, path: &str, headers: &[(String, String)]) -> io::Result<Self> {
         let mut this = Self::tcp(ip, port)?;
-        let given = |name: &str| headers.iter().any(|(held, _)| held.eq_ignore_ascii_case(name));
-        let path = if path.starts_with('/') {
-            path.to_owned()
-        } else {
-            format!("/{path}")
-        };
-        let mut request = format!("GET {path} HTTP/1.1\r\nConnection: close\r\n");
-        if !given("host") {
-            request += &format!("Host: {}\r\n", SocketAddr::new(ip, port));
-        }
-        if !given("user-agent") {
-            request += "User-Agent: leeward-probe\r\n";
-        }
-        for (name, value) in headers {
-            request += &format!("{name}: {value}\r\n");
-        }
-        request += "\r\n";
-        this.request = request.into_bytes();
+        this.request = request(ip, port, path, headers).into_bytes();
         this.http = true;
         Ok(this)
     }
@@ -135,8 +118,30 @@ impl AsFd for Try {
     }
 }
 
+/// An HTTP/1.1 GET as it is sent.
+pub(crate) fn request(ip: IpAddr, port: u16, path: &str, headers: &[(String, String)]) -> String {
+    let given = |name: &str| headers.iter().any(|(held, _)| held.eq_ignore_ascii_case(name));
+    let path = if path.starts_with('/') {
+        path.to_owned()
+    } else {
+        format!("/{path}")
+    };
+    let mut request = format!("GET {path} HTTP/1.1\r\nConnection: close\r\n");
+    if !given("host") {
+        request += &format!("Host: {}\r\n", SocketAddr::new(ip, port));
+    }
+    if !given("user-agent") {
+        request += "User-Agent: leeward-probe\r\n";
+    }
+    for (name, value) in headers {
+        request += &format!("{name}: {value}\r\n");
+    }
+    request += "\r\n";
+    request
+}
+
 /// The status code, once its line is there; an error once it cannot come any more.
-fn status(answer: &[u8]) -> Option<Result<u16, ()>> {
+pub(crate) fn status(answer: &[u8]) -> Option<Result<u16, ()>> {
     let line = match answer.iter().position(|byte| *byte == b'\n') {
         Some(end) => &answer[..end],
         None if answer.len() > 1024 => return Some(Err(())),
