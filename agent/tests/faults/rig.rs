@@ -1,0 +1,306 @@
+//! One device over a real repository.
+
+use agent::local::{Answer, Ask, SOCKET};
+use agent::{Agent, Config, Seams};
+use identity::DeviceKeys;
+use kit::SystemClock;
+use model::{Action, Event, Observed, Status, Step};
+use plan::Limits;
+use runtime::Engine as _;
+use runtime::fake::FakeEngine;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::UnixStream;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub struct Rig {
+    dir: tempfile::TempDir,
+    pub engine: FakeEngine,
+    policy: &'static str,
+    running: Option<(JoinHandle<()>, oneshot::Sender<()>)>,
+}
+
+impl Rig {
+    pub fn new(files: &[(&str, &str)]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let rig = Self {
+            engine: engine(),
+            policy: "follow",
+            dir,
+            running: None,
+        };
+        std::fs::create_dir_all(rig.repository()).unwrap();
+        rig.git(&["init", "--quiet", "--initial-branch=main"]);
+        rig.push(files);
+        rig
+    }
+
+    fn repository(&self) -> PathBuf {
+        self.dir.path().join("repository")
+    }
+
+    fn state(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
+    fn git(&self, words: &[&str]) -> String {
+        let out = Command::new("git")
+            .args(["-c", "user.name=test", "-c", "user.email=test@example.com"])
+            .args(words)
+            .current_dir(self.repository())
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .output()
+            .unwrap();
+        assert!(
+            out.status.success(),
+            "git {words:?}: {}",
+            String::from_utf8_lossy(&out.stderr)
+        );
+        String::from_utf8_lossy(&out.stdout).trim().to_owned()
+    }
+
+    fn write(&self, files: &[(&str, &str)]) {
+        let cluster = self.repository().join("clusters/test");
+        std::fs::create_dir_all(&cluster).unwrap();
+        for (name, text) in files {
+            std::fs::write(cluster.join(name), text).unwrap();
+        }
+        self.git(&["add", "--all"]);
+    }
+
+    pub fn push(&self, files: &[(&str, &str)]) {
+        self.write(files);
+        self.git(&["commit", "--quiet", "--message", "change"]);
+    }
+
+    pub fn rewrite(&self, files: &[(&str, &str)]) {
+        self.write(files);
+        self.git(&["commit", "--quiet", "--amend", "--message", "rewritten"]);
+    }
+
+    pub fn head(&self) -> String {
+        self.git(&["rev-parse", "HEAD"])
+    }
+
+    pub fn reset_to(&self, commit: &str) {
+        self.git(&["reset", "--quiet", "--hard", commit]);
+    }
+
+    pub fn lose_repository(&self) {
+        std::fs::rename(self.repository(), self.dir.path().join("lost")).unwrap();
+    }
+
+    pub fn find_repository(&self) {
+        std::fs::rename(self.dir.path().join("lost"), self.repository()).unwrap();
+    }
+
+    pub fn refuse_rewrites(&mut self) {
+        self.policy = "refuse";
+    }
+
+    /// Everything in memory is gone, as after a power cut; what is on disk stays.
+    pub fn reboot(&mut self) {
+        self.engine = engine();
+    }
+
+    pub fn start(&mut self) {
+        let config = self.config();
+        // A killed predecessor gives up its locks when its tasks are dropped, a moment after it was told to.
+        let deadline = Instant::now() + PATIENCE;
+        let agent = loop {
+            match Agent::build(config.clone(), self.seams(&config)) {
+                Ok(agent) => break agent,
+                Err(err) => assert!(Instant::now() < deadline, "{err:#}"),
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(agent.run(async {
+            let _ = stopped.await;
+        }));
+        self.running = Some((task, stop));
+    }
+
+    fn seams(&self, config: &Config) -> Seams<FakeEngine> {
+        let clock = Arc::new(SystemClock);
+        let keys = DeviceKeys::open(&config.state.join("identity"), clock.clone()).unwrap();
+        Seams {
+            engine: Arc::new(self.engine.clone()),
+            clock,
+            keys: Arc::new(Mutex::new(keys)),
+            limits: Limits {
+                cpu_milli: 4000,
+                memory: 4 << 30,
+                seccomp: false,
+            },
+            path: "clusters/test".to_owned(),
+            renewed: watch::Sender::new(0),
+            beside: Vec::new(),
+        }
+    }
+
+    fn config(&self) -> Config {
+        let path = self.dir.path().join("agent.yaml");
+        let text = format!(
+            "apiVersion: leeward.dev/v1alpha1
+kind: Agent
+device: pi-1
+class: generic
+state: {}
+source: {{url: 'file://{}', interval: 200ms, onHistoryRewrite: {}}}
+health: {{deadline: 40s, settle: 300ms}}
+",
+            self.state().display(),
+            self.repository().display(),
+            self.policy
+        );
+        std::fs::write(&path, text).unwrap();
+        std::fs::create_dir_all(self.state()).unwrap();
+        Config::read(Path::new(&path)).unwrap()
+    }
+
+    pub async fn stop(&mut self) {
+        if let Some((task, stop)) = self.running.take() {
+            let _ = stop.send(());
+            task.await.unwrap();
+        }
+    }
+
+    /// Ends the agent's tasks wherever they are.
+    pub async fn kill(&mut self) {
+        if let Some((task, _)) = self.running.take() {
+            task.abort();
+            let _ = task.await;
+        }
+    }
+
+    async fn status(&self) -> Option<Status> {
+        let mut stream = UnixStream::connect(self.state().join(SOCKET)).await.ok()?;
+        let mut ask = serde_json::to_vec(&Ask::Status).unwrap();
+        ask.push(b'\n');
+        stream.write_all(&ask).await.ok()?;
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).await.ok()?;
+        match serde_json::from_str(&line).ok()? {
+            Answer::Status { status, .. } => status.map(|status| *status),
+            _ => None,
+        }
+    }
+
+    #[track_caller]
+    pub fn until<'a>(
+        &'a self,
+        what: &'a str,
+        met: impl Fn(&Observed, &Status) -> bool + 'a,
+    ) -> impl Future<Output = ()> + 'a {
+        let at = std::panic::Location::caller();
+        async move {
+            let deadline = Instant::now() + PATIENCE;
+            loop {
+                let seen = self.engine.observe().await.unwrap();
+                let status = self.status().await;
+                if status.as_ref().is_some_and(|status| met(&seen, status)) {
+                    return;
+                }
+                assert!(
+                    Instant::now() < deadline,
+                    "{at}: {what}: not yet: {seen:#?}\n{status:#?}"
+                );
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+
+    /// The image runs, ready, and goes on doing so for a moment.
+    pub async fn still_runs(&self, image: &str) {
+        for _ in 0..5 {
+            let seen = self.engine.observe().await.unwrap();
+            let running = seen.pods.iter().filter(|pod| pod.ready()).count();
+            assert_eq!(running, 1, "{image}: {seen:#?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let started = self
+            .engine
+            .taken()
+            .into_iter()
+            .rev()
+            .find_map(|step| match step.action {
+                Action::StartPod { pod } if pod.containers.iter().any(|c| c.image.to_string() == image) => {
+                    Some(pod.id)
+                }
+                _ => None,
+            });
+        let seen = self.engine.observe().await.unwrap();
+        assert!(
+            seen.pods.iter().any(|pod| Some(&pod.id) == started.as_ref()),
+            "{image} does not run: {seen:#?}"
+        );
+    }
+
+    pub async fn engine_events(&self) -> Vec<Event> {
+        let events = self.engine.events(&BTreeMap::new()).await.unwrap();
+        events.into_iter().map(|told| told.event).collect()
+    }
+
+    /// What the spool holds; only while no agent runs.
+    pub fn events(&self) -> Vec<Event> {
+        let (spool, _) = spool::Spool::open(&self.state().join("spool"), spool::Options::default()).unwrap();
+        let stream = spool
+            .stream("events", spool::Durability::Strict, spool::Class::Normal)
+            .unwrap();
+        let records = stream.read(0, usize::MAX).unwrap();
+        records
+            .iter()
+            .map(|record| serde_json::from_slice(&record.payload).unwrap())
+            .collect()
+    }
+
+    pub async fn until_events(&mut self, what: &str, met: impl Fn(&[Event]) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            self.stop().await;
+            let told = self.events();
+            if met(&told) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{what}: {told:#?}");
+            self.start();
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    }
+}
+
+fn engine() -> FakeEngine {
+    FakeEngine::new(Arc::new(SystemClock), Duration::from_millis(50))
+}
+
+pub fn is_pull(step: &Step) -> bool {
+    matches!(step.action, Action::Pull { .. })
+}
+
+pub fn deployment(name: &str, version: &str, replicas: u32) -> String {
+    format!(
+        "apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: {name}}}
+spec:
+  replicas: {replicas}
+  selector: {{matchLabels: {{app: {name}}}}}
+  template:
+    metadata: {{labels: {{app: {name}}}}}
+    spec: {{containers: [{{name: c, image: 'registry.example/{name}:{version}'}}]}}
+"
+    )
+}
+
+fn brief(seen: &Observed) -> String {
+    let pods = seen.pods.iter();
+    pods.map(|p| format!("{} {:?} ready={} terminating={}\n", p.id, p.phase, p.ready(), p.terminating)).collect()
+}
