@@ -54,6 +54,33 @@ pub struct Preparer<E> {
     source: Arc<Mutex<GitSource>>,
     offers: watch::Sender<Option<Arc<Prepared>>>,
     status: watch::Sender<SourceStatus>,
+    /// The error in `status` is that of the last fetch.
+    unreachable: AtomicBool,
+    /// How the source moved since the policy last looked.
+    moves: Arc<Mutex<Option<Move>>>,
+}
+
+/// A move of the source, or several in a row.
+#[derive(Debug)]
+struct Move {
+    /// The commit held before.
+    before: Option<String>,
+    moved: Moved,
+}
+
+/// Adds a move to those that the policy has not seen yet: forward is only what was forward all the way.
+fn note_move(noted: &mut Option<Move>, before: Option<String>, fetched: &Fetched) {
+    let moved = fetched.moved.clone();
+    match noted {
+        _ if moved == Moved::Unchanged => {}
+        None => *noted = Some(Move { before, moved }),
+        Some(earlier) if earlier.moved == Moved::Forward || earlier.moved == Moved::First => {
+            if moved != Moved::Forward {
+                earlier.moved = moved;
+            }
+        }
+        Some(_) => {}
+    }
 }
 
 impl<E: Engine> Preparer<E> {
@@ -78,45 +105,43 @@ impl<E: Engine> Preparer<E> {
             source: Arc::new(Mutex::new(source)),
             offers,
             status,
+            unreachable: AtomicBool::new(false),
+            moves: Arc::default(),
         };
         (this, offered, watching)
     }
 
     /// Looks, prepares, waits, for ever. Every await is safe to be dropped at: a fetch in its thread is told to stop.
     pub async fn run(self) {
-        let mut backoff = Backoff::new(
-            Duration::from_secs(1),
-            self.inputs.interval.max(Duration::from_secs(5)),
-        );
+        let most = self.inputs.interval.max(Duration::from_secs(5));
+        let mut fetching = Backoff::new(Duration::from_secs(1), most);
+        let mut preparing = Backoff::new(Duration::from_secs(2), Duration::from_secs(300));
         let mut done: Option<String> = None;
         loop {
             let wait = match self.fetch().await {
-                Ok((before, fetched)) => {
-                    backoff.succeeded();
+                Ok(fetched) => {
+                    fetching.succeeded();
                     let commit = fetched.revision.commit.clone();
-                    if done.as_ref() != Some(&commit) && self.acceptable(before.as_deref(), &fetched).await {
+                    if done.as_ref() != Some(&commit) && self.acceptable(&fetched).await {
                         // A look at the source goes on beside the preparation: what is newer supersedes it.
                         tokio::select! {
-                            finished = self.prepare(fetched) => {
-                                done = finished.then_some(commit);
+                            finished = self.prepare(fetched) => done = finished.then_some(commit),
+                            () = self.newer_than(&commit) => {
+                                preparing.succeeded();
+                                continue;
                             }
-                            () = self.newer_than(&commit) => continue,
                         }
                     }
                     if done.is_some() {
+                        preparing.succeeded();
                         self.inputs.interval
                     } else {
-                        backoff.failed()
+                        preparing.failed()
                     }
                 }
                 Err(err) => {
-                    let text = kit::chain(&err);
-                    self.status.send_if_modified(|status| {
-                        let news = status.error.as_ref() != Some(&text);
-                        status.error = Some(text.clone());
-                        news
-                    });
-                    backoff.failed()
+                    self.unreachable(&kit::chain(&err));
+                    fetching.failed()
                 }
             };
             tokio::select! {
@@ -124,6 +149,15 @@ impl<E: Engine> Preparer<E> {
                 () = self.inputs.look.notified() => {}
             }
         }
+    }
+
+    fn unreachable(&self, why: &str) {
+        self.unreachable.store(true, Ordering::Relaxed);
+        self.status.send_if_modified(|status| {
+            let news = status.error.as_deref() != Some(why);
+            status.error = Some(why.to_owned());
+            news
+        });
     }
 
     fn lock(&self) -> MutexGuard<'_, GitSource> {
@@ -137,7 +171,7 @@ impl<E: Engine> Preparer<E> {
                 () = tokio::time::sleep(self.inputs.interval) => {}
                 () = self.inputs.look.notified() => {}
             }
-            if let Ok((_, fetched)) = self.fetch().await
+            if let Ok(fetched) = self.fetch().await
                 && fetched.revision.commit != commit
             {
                 return;
@@ -145,19 +179,25 @@ impl<E: Engine> Preparer<E> {
         }
     }
 
-    /// The commit held before, and what came.
-    async fn fetch(&self) -> Result<(Option<String>, Fetched), SourceError> {
+    async fn fetch(&self) -> Result<Fetched, SourceError> {
         let stop = Arc::new(AtomicBool::new(false));
         // Dropping this future must not leave a thread talking to the network.
         let _guard = StopOnDrop(Arc::clone(&stop));
-        let source = Arc::clone(&self.source);
+        let (source, moves) = (Arc::clone(&self.source), Arc::clone(&self.moves));
         let fetched = tokio::task::spawn_blocking(move || {
             let mut source = source.lock().unwrap_or_else(PoisonError::into_inner);
             let before = source.held().map(|revision| revision.commit.clone());
-            source.fetch(&stop).map(|fetched| (before, fetched))
+            let fetched = source.fetch(&stop)?;
+            // Noted here, where it happens: whoever waits for this thread may stop waiting.
+            note_move(
+                &mut moves.lock().unwrap_or_else(PoisonError::into_inner),
+                before,
+                &fetched,
+            );
+            Ok::<_, SourceError>(fetched)
         })
         .await;
-        let (before, fetched) = match fetched {
+        let fetched = match fetched {
             Ok(fetched) => fetched?,
             // The thread panicked or the runtime is going down; neither has an answer to give.
             Err(_) => std::future::pending().await,
@@ -165,31 +205,39 @@ impl<E: Engine> Preparer<E> {
         let now = self.inputs.clock.now();
         self.status.send_modify(|status| {
             status.fetched_at = Some(now);
-            if status.revision.as_ref() != Some(&fetched.revision) {
+            // What was wrong with the revision itself stays until there is another one.
+            if self.unreachable.swap(false, Ordering::Relaxed)
+                || status.revision.as_ref() != Some(&fetched.revision)
+            {
                 status.error = None;
             }
             status.revision = Some(fetched.revision.clone());
         });
-        Ok((before, fetched))
+        Ok(fetched)
     }
 
     /// Applies the policy on rewritten history. What was let through is remembered on disk, so that a refusal holds
     /// across restarts, until the reference is back at that commit or moves forward from it.
-    async fn acceptable(&self, before: Option<&str>, fetched: &Fetched) -> bool {
+    async fn acceptable(&self, fetched: &Fetched) -> bool {
         let commit = &fetched.revision.commit;
-        let how = match &fetched.moved {
+        let noted = self.moves.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Move { before, moved } = noted.unwrap_or(Move {
+            before: None,
+            moved: fetched.moved.clone(),
+        });
+        let how = match &moved {
             Moved::Backward { .. } => "rolled back",
             Moved::Rewritten { .. } => "rewritten (force-pushed)",
             Moved::First | Moved::Unchanged | Moved::Forward => "moved on from a refused commit",
         };
         let accepted = self.accepted();
-        let from = accepted.as_deref().or(before).unwrap_or_default();
+        let from = accepted.as_deref().or(before.as_deref()).unwrap_or_default();
         let told = format!(
             "history was {how}: from {} to {}",
             from.get(..12).unwrap_or(from),
             fetched.revision.short()
         );
-        let jumped = matches!(fetched.moved, Moved::Backward { .. } | Moved::Rewritten { .. });
+        let jumped = matches!(moved, Moved::Backward { .. } | Moved::Rewritten { .. });
         match self.inputs.history {
             HistoryPolicy::Follow if jumped => {
                 self.note(
@@ -201,8 +249,7 @@ impl<E: Engine> Preparer<E> {
             }
             HistoryPolicy::Follow => {}
             HistoryPolicy::Refuse => {
-                let builds_on_accepted =
-                    matches!(fetched.moved, Moved::Forward) && before == accepted.as_deref();
+                let builds_on_accepted = matches!(moved, Moved::Forward) && before == accepted;
                 if accepted.as_ref().is_some_and(|accepted| accepted != commit) && !builds_on_accepted {
                     let why = format!("{told}; refused by policy (source.onHistoryRewrite)");
                     self.refuse(None, &fetched.revision, why).await;

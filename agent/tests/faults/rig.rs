@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
+use tokio::runtime::Runtime;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -24,7 +25,14 @@ pub struct Rig {
     dir: tempfile::TempDir,
     pub engine: FakeEngine,
     policy: &'static str,
-    running: Option<(JoinHandle<()>, oneshot::Sender<()>)>,
+    running: Option<Running>,
+}
+
+/// An agent in a runtime of its own, so that it can be ended at any instruction, with all that it spawned.
+struct Running {
+    runtime: Runtime,
+    task: JoinHandle<()>,
+    stop: oneshot::Sender<()>,
 }
 
 impl Rig {
@@ -112,20 +120,20 @@ impl Rig {
 
     pub fn start(&mut self) {
         let config = self.config();
-        // A killed predecessor gives up its locks when its tasks are dropped, a moment after it was told to.
-        let deadline = Instant::now() + PATIENCE;
-        let agent = loop {
-            match Agent::build(config.clone(), self.seams(&config)) {
-                Ok(agent) => break agent,
-                Err(err) => assert!(Instant::now() < deadline, "{err:#}"),
-            }
-            std::thread::sleep(Duration::from_millis(20));
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let agent = {
+            let _inside = runtime.enter();
+            Agent::build(config.clone(), self.seams(&config)).unwrap()
         };
         let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(agent.run(async {
+        let task = runtime.spawn(agent.run(async {
             let _ = stopped.await;
         }));
-        self.running = Some((task, stop));
+        self.running = Some(Running { runtime, task, stop });
     }
 
     fn seams(&self, config: &Config) -> Seams<FakeEngine> {
@@ -167,17 +175,17 @@ health: {{deadline: 40s, settle: 300ms}}
     }
 
     pub async fn stop(&mut self) {
-        if let Some((task, stop)) = self.running.take() {
-            let _ = stop.send(());
-            task.await.unwrap();
+        if let Some(running) = self.running.take() {
+            let _ = running.stop.send(());
+            running.task.await.unwrap();
+            end(running.runtime).await;
         }
     }
 
-    /// Ends the agent's tasks wherever they are.
+    /// Ends the agent wherever it is.
     pub async fn kill(&mut self) {
-        if let Some((task, _)) = self.running.take() {
-            task.abort();
-            let _ = task.await;
+        if let Some(running) = self.running.take() {
+            end(running.runtime).await;
         }
     }
 
@@ -209,9 +217,12 @@ health: {{deadline: 40s, settle: 300ms}}
                 if status.as_ref().is_some_and(|status| met(&seen, status)) {
                     return;
                 }
+                let status = status.map(|s| format!("{:?} {:?} {:?}", s.phase, s.generation, s.source));
                 assert!(
                     Instant::now() < deadline,
-                    "{at}: {what}: not yet: {seen:#?}\n{status:#?}"
+                    "{at}: {what}: not yet: {}
+{status:?}",
+                    brief(&seen)
                 );
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
@@ -277,6 +288,20 @@ health: {{deadline: 40s, settle: 300ms}}
     }
 }
 
+async fn end(runtime: Runtime) {
+    tokio::task::spawn_blocking(move || runtime.shutdown_timeout(Duration::from_secs(20)))
+        .await
+        .unwrap();
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.runtime.shutdown_background();
+        }
+    }
+}
+
 fn engine() -> FakeEngine {
     FakeEngine::new(Arc::new(SystemClock), Duration::from_millis(50))
 }
@@ -302,5 +327,14 @@ spec:
 
 fn brief(seen: &Observed) -> String {
     let pods = seen.pods.iter();
-    pods.map(|p| format!("{} {:?} ready={} terminating={}\n", p.id, p.phase, p.ready(), p.terminating)).collect()
+    pods.map(|p| {
+        format!(
+            "{} {:?} ready={} terminating={}\n",
+            p.id,
+            p.phase,
+            p.ready(),
+            p.terminating
+        )
+    })
+    .collect()
 }
