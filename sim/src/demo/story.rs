@@ -99,8 +99,8 @@ pub(super) async fn tell(
         })
         .await?;
     apps::edit(world, "apps/base/hello/deployment.yaml", stray.1, stray.0)?;
-    apps::edit(world, "apps/base/hello/greeting.txt", "Hello", "Good day")?;
-    world.push("Mend the typo, greet politely")?;
+    apps::edit(world, "apps/base/hello/greeting.txt", "Good day", "Good evening")?;
+    world.push("Mend the typo, greet for the evening")?;
     story
         .check("the next revision is accepted", async {
             all("1.1.0").await.map(took)
