@@ -19,7 +19,7 @@ pub use collect::ImagesCollected;
 pub use error::ImageError;
 
 use crate::oci::{self, ConfigFile, ImageConfig};
-use crate::registries::{DockerConfig, Progress, Registries, blocking};
+use crate::registries::{DockerConfig, Persist, Progress, Registries, blocking};
 use crate::unpack::UnpackOptions;
 use crate::{Keep, Store};
 use index::Index;
@@ -56,6 +56,8 @@ struct Inner {
     /// When an image was last asked for, since the start.
     used: Mutex<BTreeMap<Digest, Instant>>,
     started: Instant,
+    /// Registries that could not be reached lately, and when that was found.
+    away: Mutex<BTreeMap<String, Instant>>,
     /// Layers that pulls are making, one entry for each pull.
     pulling: Mutex<Vec<LayerId>>,
     /// One at a time unpacks a layer.
@@ -82,13 +84,14 @@ impl Images {
             index: Mutex::new(index),
             used: Mutex::default(),
             started: Instant::now(),
+            away: Mutex::default(),
             pulling: Mutex::default(),
             turns: Mutex::default(),
         })))
     }
 
     /// Makes sure that the image is here, and says where. What is present serves without a network: at
-    /// [`PullPolicy::Always`] too, when the registry cannot be reached.
+    /// [`PullPolicy::Always`] too, when the registry cannot be reached within seconds, or refuses us.
     pub async fn ensure(
         &self,
         image: &ImageRef,
@@ -117,14 +120,10 @@ impl Images {
             (PullPolicy::Never | PullPolicy::IfNotPresent, Some(held)) => Ok(held),
             // A digest names the same content for ever.
             (PullPolicy::Always, Some(held)) if image.digest.is_some() => Ok(held),
-            (PullPolicy::IfNotPresent | PullPolicy::Always, held) => {
-                match (self.pull(image, platform, secrets, progress).await, held) {
-                    (Err(ImageError::Registry { source, .. }), Some(held)) if source.is_transient() => {
-                        tracing::warn!(%image, error = kit::chain(&source), "registry is away; using what is here");
-                        Ok(held)
-                    }
-                    (result, _) => result,
-                }
+            (PullPolicy::Always, Some(held)) => self.refresh(image, platform, secrets, progress, held).await,
+            (PullPolicy::IfNotPresent | PullPolicy::Always, None) => {
+                self.pull(image, platform, secrets, progress, Persist::AsConfigured)
+                    .await
             }
         }
     }

@@ -5,14 +5,20 @@ use super::layers::{self, LayerId, Task};
 use super::{ImageError, Images, LocalImage};
 use crate::oci::{self, ConfigFile, Descriptor};
 use crate::platform::suits;
-use crate::registries::{Credentials, DockerConfig, Progress, RegistryError, Tally, blocking};
+use crate::registries::{
+    Credentials, DockerConfig, Persist, Progress, RegistryError, Resolved, Tally, blocking,
+};
 use crate::unpack::UnpackError;
 use futures_util::StreamExt as _;
 use model::{ImageRef, Platform};
 use std::sync::PoisonError;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
+/// How long a device that has the image waits for the registry to say whether there is a newer one.
+const QUICK: Duration = Duration::from_secs(3);
+/// For how long a registry that was away is not asked again about images that are here.
+const AWAY: Duration = Duration::from_secs(30);
 /// How many layers come at once.
 const AT_ONCE: usize = 2;
 /// Images that nobody pins but that were asked for so lately are left when room is made for another.
@@ -27,20 +33,75 @@ struct Pull<'a> {
 }
 
 impl Images {
+    /// Asks whether there is a newer image than `held`. A device whose link is down must not wait for the answer: it
+    /// starts what it has.
+    pub(super) async fn refresh(
+        &self,
+        image: &ImageRef,
+        platform: &Platform,
+        secrets: &DockerConfig,
+        progress: Progress,
+        held: LocalImage,
+    ) -> Result<LocalImage, ImageError> {
+        if self.was_away_lately(&image.registry) {
+            return Ok(held);
+        }
+        match self.pull(image, platform, secrets, progress, Persist::Once).await {
+            Err(ImageError::Registry { source, .. }) if source.is_transient() => {
+                tracing::warn!(%image, error = kit::chain(&source), "registry is away; using what is here");
+                let mut away = self.0.away.lock().unwrap_or_else(PoisonError::into_inner);
+                away.insert(image.registry.clone(), Instant::now());
+                Ok(held)
+            }
+            // A certificate that ran out while the device was alone stops nothing that it has already.
+            Err(ImageError::Registry { source, .. }) if matches!(*source, RegistryError::Denied { .. }) => {
+                tracing::warn!(%image, error = kit::chain(&source), "registry refuses; using what is here");
+                Ok(held)
+            }
+            result => result,
+        }
+    }
+
+    fn was_away_lately(&self, registry: &str) -> bool {
+        let mut away = self.0.away.lock().unwrap_or_else(PoisonError::into_inner);
+        away.retain(|_, found| found.elapsed() < AWAY);
+        away.contains_key(registry)
+    }
+
+    async fn resolve(
+        &self,
+        pull: &Pull<'_>,
+        platform: &Platform,
+        persist: Persist,
+    ) -> Result<Resolved, RegistryError> {
+        let asked = self
+            .0
+            .registries
+            .resolve_persisting(pull.image, platform, pull.credentials, persist);
+        if persist == Persist::AsConfigured {
+            return asked.await;
+        }
+        let silent = |_| RegistryError::Silent {
+            registry: pull.image.registry.clone(),
+            waited: QUICK,
+        };
+        tokio::time::timeout(QUICK, asked).await.map_err(silent)?
+    }
+
     pub(super) async fn pull(
         &self,
         image: &ImageRef,
         platform: &Platform,
         secrets: &DockerConfig,
         progress: Progress,
+        persist: Persist,
     ) -> Result<LocalImage, ImageError> {
         let pull = Pull {
             image,
             credentials: secrets.find(image),
         };
-        let registries = &self.0.registries;
-        let resolved = registries
-            .resolve(image, platform, pull.credentials)
+        let resolved = self
+            .resolve(&pull, platform, persist)
             .await
             .map_err(|err| registry(image, err))?;
         let manifest = resolved.manifest;

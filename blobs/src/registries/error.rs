@@ -24,6 +24,14 @@ pub enum RegistryError {
         #[source]
         source: reqwest::Error,
     },
+    /// No answer in the time that there was.
+    #[error("registry {registry} did not answer within {waited:?}")]
+    Silent {
+        /// As image references name it.
+        registry: String,
+        /// For how long.
+        waited: Duration,
+    },
     /// It says that there is no such thing.
     #[error("{what} does not exist at {url}; check its name and tag, and that it was pushed there")]
     NotFound {
@@ -110,7 +118,7 @@ impl RegistryError {
     pub fn is_transient(&self) -> bool {
         matches!(
             self,
-            Self::Unreachable { .. } | Self::Busy { .. } | Self::Short { .. }
+            Self::Unreachable { .. } | Self::Silent { .. } | Self::Busy { .. } | Self::Short { .. }
         )
     }
 

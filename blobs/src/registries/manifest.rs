@@ -1,5 +1,6 @@
 //! Manifests: by tag or digest, and the one for this machine.
 
+use super::retry::Persist;
 use super::send::{Asker, bounded, plain};
 use super::{Credentials, Registries, RegistryError};
 use crate::oci::{self, Descriptor, Index, Manifest};
@@ -42,7 +43,20 @@ impl Registries {
         platform: &Platform,
         credentials: Option<&Credentials>,
     ) -> Result<Resolved, RegistryError> {
-        let mut document = self.document(image, &image.reference(), credentials).await?;
+        self.resolve_persisting(image, platform, credentials, Persist::AsConfigured)
+            .await
+    }
+
+    pub(crate) async fn resolve_persisting(
+        &self,
+        image: &ImageRef,
+        platform: &Platform,
+        credentials: Option<&Credentials>,
+        persist: Persist,
+    ) -> Result<Resolved, RegistryError> {
+        let mut document = self
+            .document(image, &image.reference(), credentials, persist)
+            .await?;
         let top = document.digest;
         // An index may name another; more than a few deep is a trap.
         for _ in 0..3 {
@@ -58,7 +72,7 @@ impl Registries {
                 Either::Index(index) => {
                     let chosen = for_platform(&index, image, platform)?;
                     let reference = chosen.digest.to_string();
-                    document = self.document(image, &reference, credentials).await?;
+                    document = self.document(image, &reference, credentials, persist).await?;
                 }
             }
         }
@@ -73,6 +87,7 @@ impl Registries {
         image: &ImageRef,
         reference: &str,
         credentials: Option<&Credentials>,
+        persist: Persist,
     ) -> Result<Document, RegistryError> {
         let host = self.host(&image.registry)?;
         let scope = format!("repository:{}:pull", image.repository);
@@ -82,7 +97,7 @@ impl Registries {
         };
         let what = format!("image {image}");
         let what = what.as_str();
-        self.anywhere(&host, |place| async move {
+        self.anywhere(&host, persist, |place| async move {
             let url = place.url(&format!("{}/manifests/{reference}", image.repository))?;
             let response = self
                 .send(&place, asker, what, &url, |url| {

@@ -18,6 +18,7 @@ pub use fetch::Progress;
 pub use manifest::Resolved;
 
 pub(crate) use fetch::{Tally, blocking};
+pub(crate) use retry::Persist;
 
 use config::Host;
 use model::Digest;

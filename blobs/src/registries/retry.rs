@@ -6,6 +6,15 @@ use kit::Backoff;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// How long to go on asking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Persist {
+    /// Each place is asked once.
+    Once,
+    /// As [`Patience`] says.
+    AsConfigured,
+}
+
 /// Counts failures in a row and waits between them.
 #[derive(Debug)]
 pub(super) struct Tries {
@@ -43,10 +52,11 @@ impl Tries {
 }
 
 impl Registries {
-    /// Does a small, repeatable thing at the first place where it works.
+    /// Does a small, repeatable thing at the first place where it works; `persist` says whether to come back later.
     pub(super) async fn anywhere<T, Asking>(
         &self,
         host: &Host,
+        persist: Persist,
         ask: impl Fn(Arc<Place>) -> Asking,
     ) -> Result<T, RegistryError>
     where
@@ -69,7 +79,10 @@ impl Registries {
                 }
             }
             let err = worst.expect("a host has at least one place");
-            tries.failed(err).await?;
+            match persist {
+                Persist::Once => return Err(err),
+                Persist::AsConfigured => tries.failed(err).await?,
+            }
         }
     }
 }

@@ -292,6 +292,12 @@ async fn a_password_comes_from_the_configuration_or_the_pull_secret() {
             .await
     };
     ensure("r.test/a:1").await.unwrap();
+    // What is here serves, though the registry would not give it any more.
+    let (name, amd64): (ImageRef, _) = ("r.test/a:1".parse().unwrap(), platform("linux/amd64"));
+    images_
+        .ensure(&name, &amd64, PullPolicy::Always, Progress::none())
+        .await
+        .unwrap();
     let err = ensure("r.test/b:1").await.unwrap_err();
     assert!(
         !err.is_transient() && kit::chain(&err).contains("credentials"),

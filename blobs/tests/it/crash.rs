@@ -164,6 +164,47 @@ async fn callers_share_a_pull_and_may_go_away() {
     ensure(&images_).await.unwrap();
 }
 
+/// F1 for `imagePullPolicy: Always`: a registry that says nothing costs one short wait, not one for each pod.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_registry_does_not_hold_up_what_is_here() {
+    let dir = tempfile::tempdir().unwrap();
+    let ours = OurRegistry::start(&dir.path().join("hub")).await;
+    pushed(&ours, dir.path(), 10_000).await;
+    let patient = blobs::Registries::new(blobs::Patience::default());
+    let place = blobs::RegistryConfig::at(blobs::Endpoint::plain(&ours.url()));
+    patient.configure("r.test", place).unwrap();
+    let images_ = images(&dir.path().join("device"), &patient);
+    let held = ensure(&images_).await.unwrap();
+    // From now on connections are accepted, and nothing is said.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let nowhere = format!("http://{}", silent.local_addr().unwrap());
+    patient
+        .configure(
+            "r.test",
+            blobs::RegistryConfig::at(blobs::Endpoint::plain(&nowhere)),
+        )
+        .unwrap();
+    let name: ImageRef = NAME.parse().unwrap();
+    let started = Instant::now();
+    for _ in 0..20 {
+        let again = images_
+            .ensure(
+                &name,
+                &platform("linux/amd64"),
+                PullPolicy::Always,
+                Progress::none(),
+            )
+            .await;
+        assert_eq!(again.unwrap(), held);
+    }
+    // Twenty waits would be a minute; the bound is far from both.
+    assert!(
+        started.elapsed() < Duration::from_secs(25),
+        "{:?}",
+        started.elapsed()
+    );
+}
+
 /// F5: what a power cut may leave of the images' own files.
 #[tokio::test(flavor = "multi_thread")]
 async fn torn_files_of_images_are_cleaned_or_made_anew() {
