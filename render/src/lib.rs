@@ -6,6 +6,7 @@
 //! Errors name file, line, object and field, and what to do about it.
 //! Never: touches disk or network, runs programs, reads a clock.
 
+pub mod check;
 mod config;
 mod crds;
 mod error;
@@ -14,6 +15,7 @@ pub mod flux;
 mod generators;
 mod hash;
 mod json6902;
+pub mod kstatus;
 mod kube;
 mod kustomization;
 mod loader;

@@ -42,7 +42,6 @@ fn run(case: &Case) -> Outcome {
             "none" => LoadRestrictor::None,
             _ => LoadRestrictor::RootOnly,
         },
-        ..BuildOptions::default()
     };
     let built =
         panic::catch_unwind(|| render::build(&tree, &case.path, &options).map(|build| build.to_yaml()));
@@ -58,7 +57,7 @@ fn run(case: &Case) -> Outcome {
         (Ok(_), "error") => Outcome::Differs("built, but should fail".to_owned()),
         (Err(error), _) => Outcome::Differs(format!("failed: {error}")),
         (Ok(text), _) => {
-            let expected = std::fs::read_to_string(dir.join("expected.yaml")).unwrap();
+            let expected = std::fs::read_to_string(dir.join("expected.yaml")).expect("an expected output");
             if text == expected {
                 Outcome::Equal
             } else if documents(&text) == documents(&expected) {
@@ -72,7 +71,7 @@ fn run(case: &Case) -> Outcome {
 
 /// The documents of a YAML stream, sorted, so that only their content counts.
 fn documents(text: &str) -> Vec<Value> {
-    let mut all: Vec<Value> = serde_saphyr::from_multiple(text).unwrap();
+    let mut all: Vec<Value> = serde_saphyr::from_multiple(text).expect("YAML");
     all.sort_by_key(|value| value.to_string());
     all
 }
@@ -80,7 +79,7 @@ fn documents(text: &str) -> Vec<Value> {
 /// The cases that are known to differ, from the table in the documentation.
 fn known_misses() -> BTreeMap<String, String> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/kustomize-conformance.md");
-    let text = std::fs::read_to_string(path).unwrap();
+    let text = std::fs::read_to_string(path).expect("the list of known misses");
     text.lines()
         .filter_map(|line| line.strip_prefix("| `")?.strip_suffix(" |")?.split_once("` | "))
         .map(|(name, cause)| (name.to_owned(), cause.to_owned()))

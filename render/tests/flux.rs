@@ -8,7 +8,7 @@ fn revision() -> Revision {
     serde_json::from_value(serde_json::json!({
         "reference": "main", "commit": "a".repeat(40), "committedAt": "2026-01-01T00:00:00Z"
     }))
-    .unwrap()
+    .expect("a revision")
 }
 
 fn render(files: &[(&str, &str)], path: &str) -> Result<Desired, RenderError> {

@@ -192,10 +192,12 @@ impl Emitter<'_> {
 
     fn double(&mut self, text: &str, indent: usize, folds: bool) {
         self.indicator("\"", true, false, false);
+        // Go's emitter looks for a byte order mark at the start of the text, whatever character it is at.
+        let marked = text.starts_with('\u{feff}');
         let mut spaces = false;
         let mut rest = text.char_indices().peekable();
         while let Some((at, c)) = rest.next() {
-            if !is_printable(c) || is_break(c) || c == '"' || c == '\\' {
+            if marked || !is_printable(c) || is_break(c) || c == '"' || c == '\\' {
                 self.escape(c);
                 spaces = false;
             } else if c == ' ' {

@@ -50,6 +50,12 @@ fn parse(text: &str, lenient: bool) -> Result<Vec<Document>, YamlError> {
         });
     }
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if let Some(line) = control_character(text) {
+        return Err(YamlError {
+            line,
+            message: "control characters are not allowed".to_owned(),
+        });
+    }
     let text: Cow<str> = if text.contains("\r\n") {
         Cow::Owned(text.replace("\r\n", "\n"))
     } else {
@@ -64,6 +70,18 @@ fn parse(text: &str, lenient: bool) -> Result<Vec<Document>, YamlError> {
         lenient,
     }
     .documents()
+}
+
+/// The line of the first character that YAML does not allow.
+fn control_character(text: &str) -> Option<usize> {
+    let bytes = text.as_bytes();
+    let at = bytes.iter().enumerate().position(|(at, byte)| match byte {
+        b'\t' | b'\n' | b'\r' => false,
+        0..0x20 | 0x7f => true,
+        0xc2 => matches!(bytes.get(at + 1), Some(0x80..0xa0)) && bytes.get(at + 1) != Some(&0x85),
+        _ => false,
+    })?;
+    Some(1 + bytes[..at].iter().filter(|byte| **byte == b'\n').count())
 }
 
 struct Builder<'a> {

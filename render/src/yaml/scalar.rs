@@ -173,10 +173,9 @@ fn is_base60(text: &str) -> bool {
     }
     let (groups, fraction) = tail.split_once('.').unwrap_or((tail, ""));
     fraction.bytes().all(|b| b.is_ascii_digit() || b == b'_')
-        && groups.split(':').all(|group| match group.as_bytes() {
-            [b'0'..=b'9'] | [b'0'..=b'5', b'0'..=b'9'] => true,
-            _ => false,
-        })
+        && groups
+            .split(':')
+            .all(|group| matches!(group.as_bytes(), [b'0'..=b'9'] | [b'0'..=b'5', b'0'..=b'9']))
 }
 
 /// A date or date and time in one of the forms that Go's YAML reads, as RFC 3339 text.
