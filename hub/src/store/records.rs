@@ -22,6 +22,9 @@ pub const EVENTS_STREAM: &str = "events";
 /// Pieces that a stream's sets may have; a device that sends in order needs one.
 const MAX_PIECES: usize = 4096;
 
+/// Epochs that are remembered of a stream, newest.
+const MAX_EPOCHS: i64 = 64;
+
 /// Records of one stream, in any order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Batch {
@@ -183,6 +186,14 @@ fn cursor_of(tx: &Tx<'_>, device: &DeviceName, stream: &str, epoch: u64) -> Resu
         .sql
         .prepare_cached("SELECT max(ordinal) FROM cursors WHERE device = ?1 AND stream = ?2")?
         .query_row(params![device.as_str(), stream], |row| row.get(0))?;
+    // A device that loses its spool at every start must not fill the table; what it lost does not come again.
+    tx.sql
+        .prepare_cached("DELETE FROM cursors WHERE device = ?1 AND stream = ?2 AND ordinal <= ?3")?
+        .execute(params![
+            device.as_str(),
+            stream,
+            newest.unwrap_or(0) - (MAX_EPOCHS - 1)
+        ])?;
     Ok(Cursor {
         stream: stream.to_owned(),
         epoch,

@@ -6,6 +6,9 @@ use super::{Change, StoreError, convert};
 use model::{DeviceName, Phase, Revision, Status};
 use rusqlite::params;
 
+/// Generations that are remembered of a device, last told.
+const MAX_GENERATIONS: i64 = 256;
+
 /// The word for a phase in the `phase` column.
 fn phase_word(phase: &Phase) -> &'static str {
     match phase {
@@ -101,6 +104,19 @@ fn note_generation(
     told: &Status,
     seen: &Seen<'_>,
 ) -> Result<(), StoreError> {
+    let known = tx
+        .sql
+        .prepare_cached("SELECT 1 FROM generations WHERE device = ?1 AND id = ?2")?
+        .exists(params![device.as_str(), seen.id])?;
+    if !known {
+        // History is for people to read, and ends somewhere.
+        tx.sql
+            .prepare_cached(
+                "DELETE FROM generations WHERE device = ?1 AND id IN (
+                   SELECT id FROM generations WHERE device = ?1 ORDER BY last_seen DESC, id LIMIT -1 OFFSET ?2)",
+            )?
+            .execute(params![device.as_str(), MAX_GENERATIONS - 1])?;
+    }
     let revision = seen
         .revision
         .map(|revision| convert::to_json("revision", revision))

@@ -446,6 +446,20 @@ async fn nothing_comes_from_elsewhere_and_nothing_runs_inline() {
         .collect();
     assert_eq!(elsewhere, Vec::<&String>::new());
     assert_eq!(browser.complaints().await, Vec::<String>::new());
+    // What is asked for comes back as text only.
+    let hostile = "%22%3E%3Cimg%20src=x%20onerror=%22window.owned=2%22%3E";
+    browser.open(&format!("{}/?q={hostile}", site.base)).await;
+    browser
+        .until("document.getElementById('q').value.includes('<img') && !document.querySelector('img')")
+        .await;
+    browser.open(&format!("{}/devices/{hostile}", site.base)).await;
+    browser
+        .until(
+            "document.querySelector('main p').textContent.includes('<img') && !document.querySelector('img')",
+        )
+        .await;
+    // An answer of 404 is one, and is the only thing to be said.
+    assert!(browser.complaints().await.iter().all(|text| text.contains("404")));
     // The policy stops what an injected element would do.
     browser.run("const s = document.createElement('script'); s.textContent = 'window.owned = 1'; document.body.append(s)").await;
     assert_eq!(browser.run("return window.owned ?? null").await, json!(null));

@@ -228,6 +228,29 @@ async fn payloads_are_bounded_and_still_never_let_in_twice() {
 }
 
 #[tokio::test]
+async fn epochs_and_generations_without_end_are_bounded() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), &FakeClock::at(start()));
+    let device = enrol(&store, "pi").await;
+    for n in 1..=300_u64 {
+        let mut told = status("pi", Phase::Ready, &format!("generation-{n}"));
+        told.time += SignedDuration::from_secs(i64::try_from(n).unwrap());
+        store
+            .append_records(&device, batch(STATUS_STREAM, n * 7919 % 1009, [(1, json(&told))]))
+            .await
+            .unwrap();
+    }
+    let cursors = store.cursors(&device).await.unwrap();
+    let ordinals: Vec<u64> = cursors.iter().map(|c| c.ordinal).collect();
+    assert_eq!(ordinals, (300 - 63..=300).collect::<Vec<_>>());
+    let generations = store.generations(&device).await.unwrap();
+    assert_eq!(generations.len(), 256);
+    assert_eq!(generations[0].id, "generation-300");
+    let held = store.device(&device).await.unwrap().unwrap().status.unwrap();
+    assert_eq!(held.status.generation.current.unwrap(), "generation-300");
+}
+
+#[tokio::test]
 async fn silence_makes_health_unknown_and_a_word_makes_it_known_again() {
     let dir = tempfile::tempdir().unwrap();
     let clock = FakeClock::at(start());
