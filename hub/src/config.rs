@@ -18,6 +18,8 @@ pub struct HubConfig {
     pub domain: String,
     /// Names and addresses by which people's tools reach the hub; this machine's own are added.
     pub names: Vec<String>,
+    /// Makes a new token for `admin` although there is one: the old one was lost.
+    pub reset_admin: bool,
     /// How often a session is pinged.
     pub heartbeat: Duration,
     /// Heartbeats of silence after which a session is closed and the device's health is unknown.
@@ -42,6 +44,7 @@ impl HubConfig {
             data,
             domain: "leeward".into(),
             names: Vec::new(),
+            reset_admin: false,
             heartbeat: Duration::from_secs(15),
             missed: 3,
             operational_life: identity::OPERATIONAL_LIFE,

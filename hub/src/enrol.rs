@@ -7,7 +7,7 @@ use crate::store::NewCertificate;
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Query, State};
-use identity::{CsrError, EnrolToken, IDENTITY_LIFE, Issued, Kind};
+use identity::{Authority, CsrError, EnrolToken, IDENTITY_LIFE, Issued, Kind};
 use jiff::SignedDuration;
 use model::{DeviceName, Signed};
 use serde::Deserialize;
@@ -42,8 +42,11 @@ async fn enrol_checked(hub: &Hub, request: &EnrolRequest) -> Result<Json<EnrolAn
         .parse()
         .map_err(|err: identity::BadToken| Refusal::bad_request(err.to_string()))?;
     let secret = token.reveal();
-    // Issued first, because only this proves possession of the key that the store asks for; a certificate that is not
-    // filed is worth nothing: routes refuse serials that the store does not know.
+    // Asked before anything is signed or written: a stranger's guess costs little, and is told as one line at most.
+    let key = Authority::key_in(&request.identity_csr).map_err(refused_csr)?;
+    hub.store()
+        .check_token(&secret, &request.device, &request.class, &key)
+        .await?;
     let identity = hub.issue(
         Kind::Identity,
         &request.identity_csr,
@@ -56,10 +59,7 @@ async fn enrol_checked(hub: &Hub, request: &EnrolRequest) -> Result<Json<EnrolAn
         &request.device,
         hub.config().operational_life,
     )?;
-    // Asked before it is used, so that a stranger's guesses are not written into the trail one by one.
-    hub.store()
-        .check_token(&secret, &request.device, &request.class, &identity.peer.key)
-        .await?;
+    // A certificate that is not filed is worth nothing: routes refuse serials that the store does not know.
     let filed = vec![filed(&identity), filed(&operational)];
     hub.store()
         .enrol(&secret, &request.device, &request.class, filed)
@@ -153,16 +153,20 @@ impl Hub {
         life: SignedDuration,
     ) -> Result<Issued, Refusal> {
         self.with_authority(|authority| authority.issue(kind, csr, name, life))
-            .map_err(|err| match err {
-                CsrError::Request(_) | CsrError::Algorithm => Refusal::bad_request(kit::chain(&err)),
-                CsrError::Make(_) | CsrError::ReadBack(_) => {
-                    tracing::error!(error = kit::chain(&err), "a certificate could not be issued");
-                    Refusal::new(
-                        http::StatusCode::INTERNAL_SERVER_ERROR,
-                        "IssueFailed",
-                        "the hub could not issue a certificate; see its log",
-                    )
-                }
-            })
+            .map_err(refused_csr)
+    }
+}
+
+fn refused_csr(err: CsrError) -> Refusal {
+    match err {
+        CsrError::Request(_) | CsrError::Algorithm => Refusal::bad_request(kit::chain(&err)),
+        CsrError::Make(_) | CsrError::ReadBack(_) => {
+            tracing::error!(error = kit::chain(&err), "a certificate could not be issued");
+            Refusal::new(
+                http::StatusCode::INTERNAL_SERVER_ERROR,
+                "IssueFailed",
+                "the hub could not issue a certificate; see its log",
+            )
+        }
     }
 }

@@ -103,7 +103,7 @@ impl Hub {
         let authority = Authority::open(&config.data.join("ca"), &config.domain, config.clock.clone())?;
         let tls = HubTls::new(&authority, &config.all_names())?;
         let registry = registry::open(&config.data.join("blobs"))?;
-        let admin_token = if store.has_people().await? {
+        let admin_token = if store.has_people().await? && !config.reset_admin {
             None
         } else {
             let token = PersonToken::generate().reveal();
@@ -194,7 +194,8 @@ impl Bound {
         self.address
     }
 
-    /// The token of `admin`: at the first start only, and kept nowhere but with who reads it here.
+    /// The token of `admin`: at the first start and where a new one was asked for; kept nowhere but with who reads it
+    /// here.
     pub fn admin_token(&self) -> Option<&str> {
         self.admin_token.as_deref()
     }

@@ -265,6 +265,15 @@ impl Authority {
         self.sign_leaf(kind, &request.public_key, name, life)
     }
 
+    /// SHA-256 (hexadecimal) of the public key whose possession a request proves, before anything is signed for it.
+    ///
+    /// # Errors
+    /// See [`CsrError`].
+    pub fn key_in(csr: &str) -> Result<String, CsrError> {
+        let request = CertificateSigningRequestParams::from_pem(csr).map_err(CsrError::Request)?;
+        Ok(sha256_hex(&request.public_key.subject_public_key_info()))
+    }
+
     fn sign_leaf(
         &self,
         kind: Kind,

@@ -367,3 +367,19 @@ async fn lists_show_what_devices_said() {
             .all(|token| token.uses_left == 0 && token.created_by == "admin")
     );
 }
+
+#[tokio::test]
+async fn an_administrator_who_lost_the_token_gets_a_new_one_at_the_hub() {
+    let rig = Rig::new().await;
+    rig.device("a").await;
+    let dir = rig.dir.path().to_owned();
+    rig.running.stop().await;
+    let mut config = config(&dir, &rig.clock);
+    config.reset_admin = true;
+    let running = RunningHub::start(config).await;
+    let fresh = api(&running, running.admin_token.as_deref().unwrap());
+    assert_eq!(fresh.devices().await.unwrap().len(), 1);
+    let stale = api(&running, &rig.admin_token);
+    assert_eq!(reason(stale.devices().await), "Unauthorized");
+    running.stop().await;
+}
