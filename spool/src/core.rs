@@ -213,13 +213,32 @@ pub(crate) fn add_span(spans: &mut BTreeMap<u32, Span>, stream: u32, span: Span)
 }
 
 impl Inner {
+    /// Gives room back that no sink waits for any more, after something happened to one stream: later segments than
+    /// the first that it still needs cannot have become free by that.
+    pub(crate) fn release_after(&mut self, class: Class, stream: u32) {
+        let Some(gone) = self.ledgers.get(&stream).map(|ledger| ledger.gone) else {
+            return;
+        };
+        let segments = &self.logs[class.index()].segments;
+        let needed = |id: &u64| {
+            let span = segments.get(id).and_then(|segment| segment.spans.get(&stream));
+            span.is_some_and(|span| span.last > gone)
+        };
+        let upto = segments.keys().find(|id| needed(id)).copied().unwrap_or(u64::MAX);
+        self.release_upto(class, upto);
+    }
+
     /// Gives room back that no sink waits for any more.
     pub(crate) fn release(&mut self, class: Class) {
+        self.release_upto(class, u64::MAX);
+    }
+
+    fn release_upto(&mut self, class: Class, upto: u64) {
         let ledgers = &self.ledgers;
         let log = &mut self.logs[class.index()];
         let done: Vec<u64> = log
             .segments
-            .iter()
+            .range(..=upto)
             .filter(|(_, segment)| {
                 !segment.tail && segment.spans.iter().all(|(id, span)| settled(ledgers, *id, span))
             })

@@ -248,7 +248,7 @@ impl Recovery {
             .any(|id| !living.contains_key(&id));
         let last = living.keys().next_back().copied();
         // A mark in a segment that is not there: what followed it is gone as well.
-        let mut jump = ghost || saved.mark.0 > 0 && last.is_none_or(|last| last < saved.mark.0);
+        let mut jump = ghost || (saved.lives(saved.mark.0) && last.is_none_or(|last| last < saved.mark.0));
         let mut cover: BTreeMap<u32, Vec<(u64, u64)>> = BTreeMap::new();
         let mut tail = None;
         // Newest first: what a failed write left in a segment is cut by what was written after it.

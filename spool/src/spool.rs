@@ -84,7 +84,15 @@ impl Spool {
         let mut state = opened.state.expect("opened for writing");
         if core.lock().checkpoint_now {
             core.lock().checkpoint_now = false;
-            room::save(&core, &mut state, false).map_err(io("write the saved state in", dir))?;
+            match room::save(&core, &mut state, false) {
+                Ok(()) => {}
+                Err(err) if opened.recovered.created => return Err(io("write the saved state in", dir)(err)),
+                // The same will be found again at the next start; the workloads' records come first.
+                Err(err) => {
+                    tracing::error!(error = %err, "spool: what recovery found is not saved yet");
+                    core.lock().mark_unsaved();
+                }
+            }
         }
         if core.options.reserve {
             room::reserve(&core).map_err(io("reserve the budget in", dir))?;

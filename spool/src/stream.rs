@@ -232,7 +232,7 @@ impl Stream {
         {
             inner.unsaved_acks.remove(&(self.id, sink.to_owned()));
             inner.mark_unsaved();
-            inner.release(self.class);
+            inner.release_after(self.class, self.id);
             drop(inner);
             self.core.work.notify_all();
         }
@@ -271,7 +271,7 @@ impl Stream {
         if ledger.ack(sink, upto) {
             inner.forget_settled(self.id);
             inner.changed = true;
-            inner.release(self.class);
+            inner.release_after(self.class, self.id);
             // Of records that never were on disk, the disk need not know that they went.
             if in_memory {
                 return Ok(());
@@ -296,7 +296,7 @@ impl Stream {
             inner.tell(Some(notice));
             inner.mark_unsaved();
             inner.forget_settled(self.id);
-            inner.release(self.class);
+            inner.release_after(self.class, self.id);
             drop(guard);
             self.core.work.notify_all();
         }

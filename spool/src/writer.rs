@@ -459,6 +459,13 @@ impl Writer {
         let mut result = Ok(());
         if wanted {
             result = room::save(&core, &mut self.state, last);
+        } else {
+            // Nothing to save means nothing to wake up for.
+            let mut inner = core.lock();
+            if !inner.changed {
+                inner.acks_since = None;
+                inner.unsaved_since = None;
+            }
         }
         if let Err(err) = &result {
             tracing::error!(error = %err, "spool: cursors not saved; after a restart some records will be sent again");

@@ -99,6 +99,33 @@ fn a_cut_that_keeps_any_one_sector_of_the_last_commit() {
     }
 }
 
+#[test]
+fn a_start_after_a_tear_does_not_need_a_disk_that_takes_writes() {
+    let images = history(&[100, 3000, 5000]);
+    let path = segment(0);
+    let mut image = images[2].clone();
+    let from = 2 * 4096;
+    image.get_mut(&path).unwrap()[from..from + 5000].copy_from_slice(&images[3][&path][from..from + 5000]);
+    let disk = SimDisk::of(image);
+    disk.set_faults(crate::sim::Faults {
+        writes: 1,
+        ..Default::default()
+    });
+    let (spool, recovered) = open(&disk);
+    assert_eq!(recovered.torn.len(), 1, "{recovered:?}");
+    let stream = strict(&spool);
+    assert_eq!(read_all(&stream, 0).len(), 2);
+    let seq = stream.append(&payload(9, 100), None).unwrap().wait().unwrap();
+    assert!(seq > 3);
+    drop((spool, stream));
+    let (spool, recovered) = open(&disk);
+    assert!(
+        recovered.torn.is_empty() && recovered.lost.is_empty(),
+        "{recovered:?}"
+    );
+    assert_eq!(read_all(&strict(&spool), 0).len(), 3);
+}
+
 /// A spool of three segments, closed; every flip loses at most one block, and says which.
 fn flips(step: usize, bits: &[u8]) -> u32 {
     let disk = SimDisk::new();
