@@ -10,7 +10,7 @@ use crate::pending::Ticket;
 use crate::place::Boots;
 use crate::record::{Class, Durability};
 use crate::retention::Retention;
-use crate::state::{Saved, SavedLog};
+use crate::state::{FORMAT, Saved, SavedLog};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -283,6 +283,7 @@ impl Inner {
             logs.insert(log.class.name().to_owned(), log.saved());
         }
         let saved = Saved {
+            version: FORMAT,
             epoch,
             incarnation: self.incarnation,
             clean,

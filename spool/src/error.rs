@@ -14,6 +14,19 @@ pub enum OpenError {
         /// The spool's folder.
         dir: PathBuf,
     },
+    /// A later version of this program has written it.
+    #[error(
+        "spool {dir} has format {found}, and this program knows up to {known}: start the newer version, or give this \
+         one its own folder"
+    )]
+    Newer {
+        /// The spool's folder.
+        dir: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The newest that can be read.
+        known: u32,
+    },
     /// The file system refused something that opening needs.
     #[error("spool: {action} {path}")]
     Io {

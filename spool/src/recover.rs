@@ -8,7 +8,7 @@ use crate::ledger::{DropReason, Gap, Ledger};
 use crate::notice::{Notice, Notices};
 use crate::options::Options;
 use crate::record::{Class, Durability};
-use crate::state::{Saved, StateFiles};
+use crate::state::{FORMAT, Saved, StateFiles};
 use crate::walk::{Bad, Bounds, Walk, walk};
 use crate::writer::Tail;
 use serde::Serialize;
@@ -95,6 +95,16 @@ pub(crate) fn open(dir: &Path, options: &Options, access: Access) -> Result<Open
             (None, saved, damaged)
         }
     };
+    if let Some(saved) = &saved
+        && saved.version > FORMAT
+    {
+        // What cannot be read must not be taken for free room.
+        return Err(OpenError::Newer {
+            dir: dir.to_owned(),
+            found: saved.version,
+            known: FORMAT,
+        });
+    }
     let mut found: [Vec<Found>; 3] = Default::default();
     for class in Class::ALL {
         let folder = dir.join(class.name());

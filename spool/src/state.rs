@@ -16,6 +16,8 @@ use std::sync::Arc;
 const MAGIC: &[u8; 8] = b"LWSTATE1";
 const HEAD: usize = 24;
 const NAMES: [&str; 2] = ["state.0", "state.1"];
+/// The format that this program writes, and the newest that it reads.
+pub(crate) const FORMAT: u32 = 1;
 /// More than any real state; a length beyond it is damage.
 const MOST: u64 = 64 << 20;
 
@@ -23,6 +25,9 @@ const MOST: u64 = 64 << 20;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Saved {
+    /// Of the format of all files.
+    #[serde(default)]
+    pub version: u32,
     pub epoch: u64,
     pub incarnation: u32,
     /// Written by a close after which nothing followed.

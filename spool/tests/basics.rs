@@ -304,3 +304,100 @@ fn an_idle_spool_writes_nothing() {
     }
     assert_eq!(stamps(), before);
 }
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+fn fixture() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v1")
+}
+
+fn smallest() -> Options {
+    Options {
+        segment_bytes: 64 << 10,
+        block_bytes: 4 << 10,
+        ..small()
+    }
+}
+
+/// Writes the files that later versions must still read: run once per format, by hand.
+#[test]
+#[ignore = "writes the fixture of the present format"]
+fn write_fixture() {
+    if std::env::var_os("SPOOL_WRITE_FIXTURE").is_none() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (spool, _) = Spool::open(dir.path(), smallest()).unwrap();
+    let stream = spool
+        .stream("audit", Durability::Strict, Class::Critical)
+        .unwrap();
+    for number in 1..=20_u64 {
+        let text = format!("record {number} ").repeat(40);
+        stream
+            .append(text.as_bytes(), Some(("pod/a", number)))
+            .unwrap()
+            .wait()
+            .unwrap();
+    }
+    stream.ack("hub", 5).unwrap();
+    drop((spool, stream));
+    copy(dir.path(), &fixture());
+}
+
+#[test]
+fn the_first_format_is_still_read() {
+    let dir = tempfile::tempdir().unwrap();
+    copy(&fixture(), dir.path());
+    let (spool, recovered) = Spool::open(dir.path(), smallest()).unwrap();
+    assert!(recovered.clean && recovered.lost.is_empty(), "{recovered:?}");
+    assert_eq!(spool.position("pod/a"), Some(20));
+    let stream = spool
+        .stream("audit", Durability::Strict, Class::Critical)
+        .unwrap();
+    assert_eq!((stream.acked("hub"), stream.last()), (5, 20));
+    let records = all(&stream, 5);
+    assert_eq!(records.len(), 15);
+    assert!(records[0].payload.starts_with(b"record 6 record 6 "));
+    assert_eq!(stream.append(b"next", None).unwrap().wait().unwrap(), 21);
+}
+
+#[test]
+fn a_later_format_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    copy(&fixture(), dir.path());
+    let text = r#"{"version":2,"epoch":1,"incarnation":1,"clean":true,"streams":{},"sources":{},"logs":{}}"#;
+    let generation = 1_000_u64.to_le_bytes();
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&generation), text.as_bytes());
+    let mut bytes = b"LWSTATE1".to_vec();
+    bytes.extend(generation);
+    bytes.extend((text.len() as u32).to_le_bytes());
+    bytes.extend(crc.to_le_bytes());
+    bytes.extend(text.as_bytes());
+    std::fs::write(dir.path().join("state.0"), bytes).unwrap();
+    let segment = dir.path().join("critical/000000.seg");
+    let before = std::fs::read(&segment).unwrap();
+    let err = Spool::open(dir.path(), smallest()).unwrap_err();
+    assert!(
+        matches!(
+            err,
+            OpenError::Newer {
+                found: 2,
+                known: 1,
+                ..
+            }
+        ),
+        "{err}"
+    );
+    assert_eq!(std::fs::read(&segment).unwrap(), before);
+}
