@@ -103,6 +103,7 @@ impl<'a> Connection<'a> {
 
     /// Receives a pack into `store`. On an error what the store had is untouched.
     pub(crate) fn receive(&mut self, store: &Store, pull: Pull<'_>) -> Result<(), SourceError> {
+        store.derive_shallow(pull.haves)?;
         let folder = store.packs();
         let depth = pull.depth.and_then(NonZeroU32::new);
         let shallow = depth.map_or(Shallow::NoChange, Shallow::DepthAtRemote);

@@ -79,7 +79,7 @@ impl GitSource {
             tls: OnceLock::new(),
             damaged: AtomicBool::new(false),
         };
-        source.folder.store()?.recover(&source.tips())?;
+        source.folder.store()?.recover()?;
         Ok(source)
     }
 
@@ -177,12 +177,10 @@ impl GitSource {
     /// Makes an earlier revision the held one again, so that the next fetch compares with it: for a caller
     /// that does not accept where the reference moved to.
     pub fn hold(&mut self, revision: &Revision) -> Result<(), SourceError> {
-        let state = State {
+        self.folder.commit(State {
             held: Some(revision.clone()),
             ..self.folder.state.clone()
-        };
-        self.folder.commit(state)?;
-        self.folder.store()?.set_tips(&self.tips())
+        })
     }
 
     /// Keeps the files of these commits readable beside the held one's; what is named no more may be dropped.
@@ -193,8 +191,7 @@ impl GitSource {
         self.folder.commit(State {
             kept: commits,
             ..self.folder.state.clone()
-        })?;
-        self.folder.store()?.set_tips(&self.tips())
+        })
     }
 
     /// Brings all objects of the wanted commit here. `whole` are the commits that are here already.
@@ -294,13 +291,10 @@ impl GitSource {
             ..self.folder.state.clone()
         };
         self.folder.commit(state)?;
-        let tips = self.tips();
-        store.recover(&tips)?;
         if store.pack_count() > self.limits.packs {
             let (next, fresh) = self.folder.next_store()?;
-            compact::copy(store, &fresh, &tips)?;
+            compact::copy(store, &fresh, &self.tips())?;
             fresh.sync()?;
-            fresh.recover(&tips)?;
             self.folder.commit(State {
                 repository: next,
                 ..self.folder.state.clone()

@@ -1,8 +1,8 @@
 //! The source's folder: one bare shallow repository, and one small file that says what is held.
 //!
-//! `state.json` is the only pointer and the only file that has to be whole after a power cut. References and the
-//! list of shallow commits are derived from it and from the objects at each opening, and everything that a cut
-//! could leave half-made (locks, temporary packs, a repository not swapped in) is removed then.
+//! `state.json` is the only pointer and the only file that has to be whole after a power cut. There are no references,
+//! the list of shallow commits is derived from the objects before each request, and everything that a cut could
+//! leave half-made (locks, temporary packs, a repository not swapped in) is removed at the next opening.
 
 use crate::SourceError;
 use crate::error::disk;
@@ -202,11 +202,9 @@ impl Store {
         self.path().join("shallow")
     }
 
-    /// Removes what a power cut or a killed process may have left, and derives references and shallow commits.
-    pub(crate) fn recover(&self, tips: &[ObjectId]) -> Result<(), SourceError> {
-        self.sweep().map_err(disk("clean", self.path()))?;
-        self.set_tips(tips)?;
-        self.write_shallow(tips)
+    /// Removes what a power cut or a killed process may have left.
+    pub(crate) fn recover(&self) -> Result<(), SourceError> {
+        self.sweep().map_err(disk("clean", self.path()))
     }
 
     fn sweep(&self) -> std::io::Result<()> {
@@ -237,29 +235,11 @@ impl Store {
         Ok(())
     }
 
-    /// Makes `tips` the only references: they tell the server what this device has.
-    pub(crate) fn set_tips(&self, tips: &[ObjectId]) -> Result<(), SourceError> {
-        let refs = self.path().join("refs");
-        let write = || -> std::io::Result<()> {
-            durable::remove_if_there(&self.path().join("packed-refs"))?;
-            if refs.is_dir() {
-                fs::remove_dir_all(&refs)?;
-            }
-            // `heads` and `tags` are what makes a folder a repository.
-            for name in ["heads", "tags", "leeward"] {
-                fs::create_dir_all(refs.join(name))?;
-            }
-            for tip in tips {
-                fs::write(refs.join("leeward").join(tip.to_string()), format!("{tip}\n"))?;
-            }
-            Ok(())
-        };
-        write().map_err(disk("write", &refs))
-    }
-
-    /// Derives the list of commits whose parents are not here. A torn list would promise the server objects that
-    /// the device does not have.
-    fn write_shallow(&self, tips: &[ObjectId]) -> Result<(), SourceError> {
+    /// Derives the list of commits whose parents are not here, as far as `tips` lead to them.
+    ///
+    /// It is told to the server with each request, and has to fit the commits that are told with it: one left out
+    /// would promise the server objects that the device does not have.
+    pub(crate) fn derive_shallow(&self, tips: &[ObjectId]) -> Result<(), SourceError> {
         let mut seen = HashSet::new();
         let mut todo = tips.to_vec();
         let mut shallow = BTreeSet::new();

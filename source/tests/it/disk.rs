@@ -184,7 +184,7 @@ fn what_a_power_cut_leaves_behind_is_cleared_at_the_next_start() {
     fs::write(pack.join(format!("pack-{}.keep", "b".repeat(40))), b"").unwrap();
     fs::write(repository.join("shallow.lock"), b"").unwrap();
     fs::write(repository.join("shallow"), b"12").unwrap();
-    fs::write(repository.join("refs/leeward/incoming"), b"").unwrap();
+    fs::write(repository.join("refs/heads/main"), b"").unwrap();
     fs::create_dir(device.path().join("git-9")).unwrap();
     fs::write(device.path().join("state.json.tmp"), b"{").unwrap();
 

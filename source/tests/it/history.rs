@@ -182,3 +182,38 @@ fn a_pinned_commit_is_fetched_without_history_and_then_needs_no_network() {
     let again = fetch(&mut source).unwrap();
     assert_eq!((again.moved, again.bytes_received), (Moved::Unchanged, 0));
 }
+
+#[test]
+fn a_refused_rewrite_does_not_spoil_what_comes_after() {
+    let (up, device) = (Upstream::new(), Device::new());
+    for i in 0..20 {
+        up.git(&["commit", "-q", "--allow-empty", "-m", &i.to_string()]);
+    }
+    let good = up.commit("a.yaml", &crate::support::noise(9_000, 1));
+    let mut source = device.open(up.spec());
+    fetch(&mut source).unwrap();
+    let accepted = source.held().unwrap().clone();
+    up.git(&["checkout", "-q", "-b", "other", "HEAD~5"]);
+    up.git(&["branch", "-q", "-f", "main", "HEAD"]);
+    up.git(&["checkout", "-q", "main"]);
+    for i in 0..3 {
+        up.commit("a.yaml", &format!("rewritten {i}"));
+        let moved = fetch(&mut source).unwrap().moved;
+        assert_eq!(moved, Moved::Rewritten { from: good.clone() }, "{i}");
+        source.hold(&accepted).unwrap();
+        drop(source);
+        source = device.open(up.spec());
+        assert!(source.load(&good).is_ok());
+    }
+    // Put right: on top of what was accepted.
+    up.git(&["reset", "-q", "--hard", &good]);
+    let text = format!("{}\nmore\n", crate::support::noise(9_000, 1));
+    let next = up.commit("a.yaml", &text);
+    let fetched = fetch(&mut source).unwrap();
+    assert_eq!((fetched.moved, fetched.revision.commit), (Moved::Forward, next));
+    assert!(
+        fetched.bytes_received < 2_000,
+        "still a delta: {}",
+        fetched.bytes_received
+    );
+}
