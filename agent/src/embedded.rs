@@ -48,7 +48,6 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
     )
     .context("the images")?;
     let network = Network::open(network_config(&config)?).context("the pod network")?;
-    let dns = network.serve_dns();
     let engine_config = EmbeddedConfig::new(config.state.join("runtime"), config.cgroup.clone());
     let engine = Embedded::open(engine_config, Arc::new(images.clone()), Some(network)).await?;
 
@@ -66,7 +65,6 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
         path: config.path.clone().unwrap_or_else(|| class.folder.clone()),
         renewed,
         beside: vec![
-            Task::new("dns", dns),
             Task::new("registries", hub_registries.follow(renewals)),
             Task::new("collect", collect(images)),
         ],

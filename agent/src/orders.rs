@@ -102,10 +102,7 @@ impl<E: Engine> Orders<E> {
 }
 
 async fn answer_logs<E: Engine>(engine: Arc<E>, ask: LogAsk, id: u64, sender: SessionSender) {
-    let error = match logs(&*engine, ask, id, &sender).await {
-        Ok(()) => None,
-        Err(why) => Some(why),
-    };
+    let error = logs(&*engine, ask, id, &sender).await.err();
     // The session may have ended; then nobody asks any more.
     let _ = sender.done(id, error).await;
 }

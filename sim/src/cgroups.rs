@@ -11,12 +11,15 @@ pub fn name(device: &str) -> String {
     format!("/leeward-dev/{device}")
 }
 
+/// A hierarchy, and what is written into its files; `None` is no limit.
+type Hierarchy = (&'static str, Vec<(&'static str, Option<String>)>);
+
 /// Makes the group with the class's limits and puts a process into it. Returns what could not be limited.
 pub fn hold(device: &str, pid: i32, cpu_milli: Option<u64>, memory: Option<u64>) -> Result<Vec<String>> {
     let mut gaps = Vec::new();
     let unified = Path::new(ROOT).join("cgroup.controllers").is_file();
     let quota = cpu_milli.map(|milli| milli * 100);
-    let hierarchies: Vec<(&str, Vec<(&str, Option<String>)>)> = if unified {
+    let hierarchies: Vec<Hierarchy> = if unified {
         let cpu = quota.map(|quota| format!("{quota} 100000"));
         vec![(
             "",

@@ -1,6 +1,8 @@
 //! The faults that must not cost a device, as far as an agent alone can meet them: real Git, real spool, real
 //! generations on disk; pods in memory.
 
+#![expect(clippy::unwrap_used, reason = "a test's panic is its message")]
+
 mod rig;
 
 use model::{Phase, PodPhase, WorkloadState};

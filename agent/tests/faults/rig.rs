@@ -102,11 +102,11 @@ impl Rig {
     }
 
     pub fn lose_repository(&self) {
-        std::fs::rename(self.repository(), self.dir.path().join("lost")).unwrap();
+        kit::disk::rename(&self.repository(), &self.dir.path().join("lost")).unwrap();
     }
 
     pub fn find_repository(&self) {
-        std::fs::rename(self.dir.path().join("lost"), self.repository()).unwrap();
+        kit::disk::rename(&self.dir.path().join("lost"), &self.repository()).unwrap();
     }
 
     pub fn refuse_rewrites(&mut self) {

@@ -107,7 +107,7 @@ impl PlanArgs {
         let limits = Limits {
             cpu_milli: given.cpu_milli,
             memory: given.memory,
-            seccomp: false,
+            seccomp: true,
         };
         let wanted = expand(&desired, &limits).map_err(|refusals| {
             let told: Vec<String> = refusals.iter().map(ToString::to_string).collect();
