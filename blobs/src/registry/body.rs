@@ -10,12 +10,16 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::Frame;
 use std::io::{self, Read};
+use std::time::Duration;
 
 /// A body of the registry's answers.
 pub type RegistryBody = UnsyncBoxBody<Bytes, io::Error>;
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
+/// How much of a refused body is read, and for how long.
+const MOST_DRAINED: usize = 16 * 1024 * 1024;
+const DRAINED_FOR: Duration = Duration::from_secs(5);
 /// Bytes read from or written to the disk at once.
 const PIECE_BYTES: usize = 256 * 1024;
 
@@ -76,8 +80,22 @@ impl Incoming {
         Ok(None)
     }
 
+    /// Reads on after a refusal, within bounds: a client that still sends would see a broken connection, and not why.
+    pub async fn drain(&mut self) {
+        let reading = async {
+            let mut left = MOST_DRAINED;
+            while let Ok(Some(piece)) = self.next().await
+                && piece.len() < left
+            {
+                left -= piece.len();
+            }
+        };
+        // In vain where the client is slow: then it sees the connection break.
+        let _ = tokio::time::timeout(DRAINED_FOR, reading).await;
+    }
+
     /// The whole of a small body.
-    pub async fn small(mut self, most: u64) -> Result<Vec<u8>, Fault> {
+    pub async fn small(&mut self, most: u64) -> Result<Vec<u8>, Fault> {
         let mut bytes = Vec::new();
         while let Some(piece) = self.next().await? {
             if (bytes.len() + piece.len()) as u64 > most {
@@ -94,7 +112,7 @@ impl Incoming {
 
     /// Hands the body to `write` in large pieces, on blocking threads. What came before it broke off is written too.
     pub async fn pour<W: Send + 'static>(
-        mut self,
+        &mut self,
         mut to: W,
         write: impl Fn(&mut W, &[u8]) -> Result<(), StoreError> + Copy + Send + 'static,
     ) -> Result<W, Fault> {

@@ -176,7 +176,7 @@ impl Registry {
         request: &Parts,
         name: RepositoryName,
         reference: Reference,
-        incoming: Incoming,
+        incoming: &mut Incoming,
     ) -> Result<Response<RegistryBody>, Fault> {
         let said = request
             .headers

@@ -82,10 +82,12 @@ impl Registry {
     {
         let (parts, incoming) = request.into_parts();
         let head = parts.method == Method::HEAD;
-        let mut response = match self.answer(&parts, Incoming::new(incoming)).await {
+        let mut incoming = Incoming::new(incoming);
+        let mut response = match self.answer(&parts, &mut incoming).await {
             Ok(response) => response,
             Err(fault) => {
                 tracing::debug!(method = %parts.method, path = parts.uri.path(), ?fault, "refused");
+                incoming.drain().await;
                 fault.into_response()
             }
         };
@@ -102,7 +104,7 @@ impl Registry {
     async fn answer(
         &self,
         request: &http::request::Parts,
-        incoming: Incoming,
+        incoming: &mut Incoming,
     ) -> Result<Response<RegistryBody>, Fault> {
         let route = Route::parse(&request.method, request.uri.path())?;
         let query = route::Query::of(&request.uri);

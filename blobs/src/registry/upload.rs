@@ -68,7 +68,7 @@ impl Registry {
         request: &Parts,
         name: RepositoryName,
         query: &Query,
-        incoming: Incoming,
+        incoming: &mut Incoming,
     ) -> Result<Response<RegistryBody>, Fault> {
         if let Some(mounted) = self.mount(request, &name, query).await? {
             return Ok(mounted);
@@ -139,7 +139,7 @@ impl Registry {
         request: &Parts,
         name: RepositoryName,
         id: String,
-        incoming: Incoming,
+        incoming: &mut Incoming,
     ) -> Result<Response<RegistryBody>, Fault> {
         let writing = self.pour(request, &name, &id, incoming).await?;
         upload_answer(StatusCode::ACCEPTED, &name, &id, writing.at)
@@ -151,7 +151,7 @@ impl Registry {
         name: RepositoryName,
         id: String,
         query: &Query,
-        incoming: Incoming,
+        incoming: &mut Incoming,
     ) -> Result<Response<RegistryBody>, Fault> {
         let digest = query
             .get("digest")
@@ -193,7 +193,7 @@ impl Registry {
         request: &Parts,
         name: &RepositoryName,
         id: &str,
-        incoming: Incoming,
+        incoming: &mut Incoming,
     ) -> Result<Writing, Fault> {
         let turn = self.turn(name, id)?;
         let writing = blocking(move || open(turn)).await?;
