@@ -65,7 +65,9 @@ impl Inner {
         let held = self.table().pods.get(&run.id).cloned();
         if let Some(pod) = held {
             let seen = &pod.state.pod;
+            // Unplaced it is what a step left that was given up half-way; its turn is ours, so nobody is at it.
             let over = pod.state.ended
+                || !pod.state.placed
                 || seen.terminating
                 || matches!(seen.phase, PodPhase::Succeeded | PodPhase::Failed);
             if !over && seen.template == run.template {
@@ -79,7 +81,7 @@ impl Inner {
                     remedy: "stop it first".to_owned(),
                 });
             }
-            if let Some(link) = &pod.link {
+            if let Some(link) = pod.link.as_ref().filter(|_| pod.state.placed) {
                 // It is over or ending, perhaps for an earlier agent, and its shim is putting things away.
                 in_time(link.until(|told| told.over)).await;
             }
