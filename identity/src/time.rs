@@ -105,7 +105,8 @@ impl TimeKeeper {
     pub fn now(&self) -> Timestamp {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         match state.anchor {
-            Some((proven, at)) => later(proven, self.clock.since_boot().saturating_sub(at)),
+            // Two hubs need not agree to the second; what was proven stays proven.
+            Some((proven, at)) => later(proven, self.clock.since_boot().saturating_sub(at)).max(state.floor),
             None => self.clock.now().max(state.floor),
         }
     }
@@ -270,6 +271,9 @@ mod tests {
             Err(TimeError::Signature(_))
         ));
         rig.tell(&keeper, TODAY, "n").unwrap();
+        let other_hub = TODAY.checked_sub(SignedDuration::from_secs(100)).unwrap();
+        rig.tell(&keeper, other_hub, "n").unwrap();
+        assert_eq!(keeper.now(), TODAY, "time went below what was proven");
         let before = TODAY.checked_sub(SignedDuration::from_hours(1)).unwrap();
         assert!(matches!(
             rig.tell(&keeper, before, "n"),
