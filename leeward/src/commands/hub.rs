@@ -22,6 +22,9 @@ pub struct Args {
     /// How often devices are asked whether they are there
     #[arg(long, default_value = "10s")]
     heartbeat: SignedDuration,
+    /// Make a new administrator's token: the old one was lost
+    #[arg(long)]
+    reset_admin: bool,
     /// Log as JSON lines
     #[arg(long)]
     log_json: bool,
@@ -32,6 +35,7 @@ impl Args {
         super::log_to_stderr(self.log_json);
         let mut config = HubConfig::new(self.listen, self.data.clone());
         config.names = self.names.clone();
+        config.reset_admin = self.reset_admin;
         config.heartbeat = self.heartbeat.try_into().context("--heartbeat")?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(async move {
