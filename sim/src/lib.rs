@@ -33,21 +33,18 @@ pub fn fleet() -> Vec<(String, String)> {
         .collect()
 }
 
-/// Where a person sees the fleet.
+/// Where a person sees the fleet: a link that logs in once, and where the token is for every other time.
 ///
 /// # Errors
-/// Where the hub has not written its access file yet.
-pub fn dashboard(world: &World) -> Result<String> {
-    let access = world.access()?;
+/// Where the hub has not written its access file yet, or does not answer.
+pub async fn dashboard(world: &World) -> Result<String> {
+    let link = world.api()?.login_link().await?;
     Ok(format!(
-        "https://localhost:{}/ (token in {})",
+        "https://localhost:{}{} (logs in once, within minutes; after that with the token in {})",
         world::HUB_PORT,
+        link.path,
         world.access_file().display()
-    ) + if access.token.is_empty() {
-        " - no token"
-    } else {
-        ""
-    })
+    ))
 }
 
 /// Makes repository, images and devices where they are missing, and starts every agent.

@@ -22,7 +22,7 @@ const SESSION: SignedDuration = SignedDuration::from_hours(12);
 const MAX_TRIES: usize = 20;
 const WINDOW: SignedDuration = SignedDuration::from_mins(1);
 /// How long a link opens a session.
-const LINK: SignedDuration = SignedDuration::from_mins(5);
+const LINK: SignedDuration = SignedDuration::from_mins(15);
 
 /// Failed log-ins of late, so that guessing cannot flood the audit trail.
 #[derive(Debug, Default)]
@@ -181,7 +181,7 @@ pub(super) async fn submit(
     Ok(show(&headers, next, Some(trouble), StatusCode::UNAUTHORIZED))
 }
 
-/// `POST /v1/login-links` with a bearer token: the path of a link that opens one session, once, within five minutes.
+/// `POST /v1/login-links` with a bearer token: the path of a link that opens one session, once, within a quarter of an hour.
 pub(super) async fn link(
     State(dashboard): State<Dashboard>,
     headers: HeaderMap,

@@ -129,7 +129,7 @@ impl Args {
                 world.up().await?;
                 let fleet = if devices.is_empty() { sim::fleet() } else { devices };
                 sim::start(&mut world, &fleet, app.as_deref()).await?;
-                note(&format!("dashboard: {}", sim::dashboard(&world)?));
+                note(&format!("dashboard: {}", sim::dashboard(&world).await?));
                 note(&format!(
                     "for other commands: export LEEWARD_ACCESS={}",
                     world.access_file().display()

@@ -49,7 +49,7 @@ pub async fn run(mut world: World, app: PathBuf, once: bool, stop: impl Future<O
         world.down()?;
         return Ok(());
     }
-    progress.line(&format!("dashboard: {}", crate::dashboard(&world)?));
+    progress.line(&format!("dashboard: {}", crate::dashboard(&world).await?));
     progress.line(&format!(
         "commands:  export LEEWARD_ACCESS={}",
         world.access_file().display()
