@@ -223,7 +223,11 @@ impl Kustomization {
             }
             [document, ..] => &document.root,
         };
-        if root.is_nil_or_empty() {
+        let says_nothing = |(key, value): &(String, Node)| {
+            matches!(key.as_str(), "apiVersion" | "kind")
+                || (value.as_scalar().is_some() && value.value().is_empty())
+        };
+        if root.is_nil_or_empty() || root.as_map().is_some_and(|map| map.0.iter().all(says_nothing)) {
             return Err(RenderError::configuration("kustomization.yaml is empty").in_file(file));
         }
         let mut parsed: Self = decode(root).map_err(|error| error.in_file(file))?;

@@ -341,6 +341,17 @@ impl Resources {
         Ok(())
     }
 
+    /// An error where two objects have one identity.
+    pub fn check_unique(&self) -> Result<()> {
+        let mut known: HashMap<Id<'_>, &Resource> = HashMap::with_capacity(self.0.len());
+        for resource in &self.0 {
+            if let Some(first) = known.insert(resource.id(), resource) {
+                return Err(conflict(resource, first));
+            }
+        }
+        Ok(())
+    }
+
     /// Adds what a generator made: new, merged into, or in place of an object of the same identity.
     pub fn absorb(&mut self, mut new: Resource) -> Result<()> {
         let id = new.id();

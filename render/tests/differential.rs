@@ -380,10 +380,76 @@ fn transformer() -> impl Strategy<Value = (&'static str, String)> {
         (name(), name()).prop_map(|(from, to)| {
             ("replacements", format!("\n- source:\n    name: {from}\n    kind: Deployment\n  targets:\n  - select:\n      name: {to}\n    fieldPaths:\n    - metadata.labels.app\n    options:\n      create: true\n"))
         }),
+        (name(), prop::sample::select(vec!["Service", "Deployment", "ConfigMap"]), name()).prop_map(|(from, kind, to)| {
+            (
+                "replacements",
+                format!(
+                    "\n- source:\n    name: {from}\n    kind: ConfigMap\n    fieldPath: metadata.name\n    options:\n      delimiter: '-'\n  targets:\n  - select:\n      kind: {kind}\n    reject:\n    - name: {to}\n    fieldPaths:\n    - metadata.annotations.[a=b]\n    - spec.template.spec.containers.[name=o].image\n    options:\n      delimiter: ':'\n      index: 1\n"
+                ),
+            )
+        }),
+        (name(), prop::sample::select(vec!["Service", "Deployment"])).prop_map(|(from, kind)| {
+            (
+                "replacements",
+                format!(
+                    "\n- source:\n    name: {from}\n    kind: ConfigMap\n    fieldPath: metadata.name\n  targets:\n  - select:\n      kind: {kind}\n    fieldPaths:\n    - spec.selector.app\n    - spec.selector.matchLabels.app\n    options:\n      create: true\n"
+                ),
+            )
+        }),
+        merge_list().prop_map(|patch| ("patchesStrategicMerge", format!("\n- |-\n{}", indent(&patch, 2)))),
+        (name(), prop::sample::select(vec!["merge", "create"]), scalar()).prop_map(|(name, behavior, value)| {
+            let value = value.trim_matches(['\'', '"']).replace('\'', "''");
+            (
+                "secretGenerator",
+                format!("\n- name: {name}\n  behavior: {behavior}\n  literals:\n  - 'k={value}'\n  options:\n    immutable: true\n"),
+            )
+        }),
         Just(("generatorOptions", "\n  disableNameSuffixHash: true\n  labels:\n    gen: 'true'\n".to_owned())),
         Just(("sortOptions", "\n  order: fifo\n".to_owned())),
         Just(("buildMetadata", " [originAnnotations, managedByLabel]\n".to_owned())),
     ]
+}
+
+/// A patch of lists that merge by one key, by two, and not at all.
+fn merge_list() -> impl Strategy<Value = String> {
+    let directive = || prop::option::of(prop::sample::select(vec!["delete", "replace", "merge"]));
+    (
+        name(),
+        prop::collection::vec(
+            (
+                prop::sample::select(vec![80, 81]),
+                directive(),
+                prop::option::of(scalar()),
+            ),
+            0..3,
+        ),
+        prop::collection::vec((prop::sample::select(vec!["web", "db"]), directive()), 0..3),
+        any::<bool>(),
+    )
+        .prop_map(|(name, ports, subjects, binding)| {
+            if binding {
+                let mut text = header("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", name, "");
+                text += "subjects:\n- kind: ServiceAccount\n  name: extra\n";
+                for (subject, directive) in subjects {
+                    text += &format!("- name: {subject}\n");
+                    if let Some(directive) = directive {
+                        text += &format!("  $patch: {directive}\n");
+                    }
+                }
+                return text;
+            }
+            let mut text = header("v1", "Service", name, "") + "spec:\n  ports:\n  - port: 90\n";
+            for (port, directive, target) in ports {
+                text += &format!("  - port: {port}\n");
+                if let Some(directive) = directive {
+                    text += &format!("    $patch: {directive}\n");
+                }
+                if let Some(target) = target {
+                    text += &format!("    targetPort: {target}\n");
+                }
+            }
+            text
+        })
 }
 
 fn kustomization(resources: &[&str], fields: Vec<(&'static str, String)>) -> String {
@@ -412,20 +478,38 @@ type Files = BTreeMap<String, String>;
 
 fn folders() -> impl Strategy<Value = Files> {
     let fields = || prop::collection::vec(transformer(), 0..4);
-    (resources(), fields(), resources(), fields()).prop_map(|(base, base_fields, own, fields)| {
-        BTreeMap::from([
-            ("base/all.yaml".to_owned(), base.join("---\n")),
-            (
-                "base/kustomization.yaml".to_owned(),
-                kustomization(&["all.yaml"], base_fields),
-            ),
-            ("overlay/own.yaml".to_owned(), own.join("---\n")),
-            (
-                "overlay/kustomization.yaml".to_owned(),
-                kustomization(&["../base", "own.yaml"], fields),
-            ),
-        ])
-    })
+    let component = prop::option::of((fields(), prop::option::of(other())));
+    (resources(), fields(), resources(), fields(), component).prop_map(
+        |(base, base_fields, own, fields, component)| {
+            let mut overlay = kustomization(&["../base", "own.yaml"], fields);
+            let mut files = BTreeMap::from([
+                ("base/all.yaml".to_owned(), base.join("---\n")),
+                (
+                    "base/kustomization.yaml".to_owned(),
+                    kustomization(&["all.yaml"], base_fields),
+                ),
+                ("overlay/own.yaml".to_owned(), own.join("---\n")),
+            ]);
+            if let Some((fields, extra)) = component {
+                let resources: &[&str] = if extra.is_some() { &["extra.yaml"] } else { &[] };
+                let text = kustomization(resources, fields);
+                let text = text
+                    .strip_prefix("resources:\n")
+                    .filter(|_| resources.is_empty())
+                    .unwrap_or(&text);
+                files.insert(
+                    "component/kustomization.yaml".to_owned(),
+                    format!("apiVersion: kustomize.config.k8s.io/v1alpha1\nkind: Component\n{text}"),
+                );
+                if let Some(extra) = extra {
+                    files.insert("component/extra.yaml".to_owned(), extra);
+                }
+                overlay += "components: [../component]\n";
+            }
+            files.insert("overlay/kustomization.yaml".to_owned(), overlay);
+            files
+        },
+    )
 }
 
 fn write(files: &Files, dir: &Path) {

@@ -5,7 +5,7 @@ use crate::{
     error::Result,
     fieldspec::{self, Create},
     kube,
-    resource::{Resources, conflict},
+    resource::Resources,
     yaml::Node,
 };
 
@@ -32,21 +32,11 @@ pub(crate) fn set(resources: &mut Resources, options: &Options<'_>) -> Result<()
     if options.namespace.is_empty() {
         return Ok(());
     }
-    for at in 0..resources.0.len() {
-        let resource = &mut resources.0[at];
+    for resource in &mut resources.0 {
         resource.store_previous_id();
         set_one(&mut resource.node, options).map_err(|error| resource.blame(error))?;
-        let id = resources.0[at].id();
-        let twin = resources
-            .0
-            .iter()
-            .enumerate()
-            .find(|(other, resource)| *other != at && resource.id() == id);
-        if let Some((_, twin)) = twin {
-            return Err(conflict(&resources.0[at], twin));
-        }
     }
-    Ok(())
+    resources.check_unique()
 }
 
 fn set_one(node: &mut Node, options: &Options<'_>) -> Result<()> {

@@ -7,7 +7,7 @@ use crate::{
     kustomization::{Patch, Selector},
     loader::Loader,
     reader,
-    resource::{Resource, Resources, conflict},
+    resource::{Resource, Resources},
     selector::Matcher,
     smp,
     yaml::Node,
@@ -182,7 +182,7 @@ fn merge_selected(
         merge_one(resource, &fitted, schemas)?;
     }
     resources.0.retain(|resource| !resource.is_deleted());
-    check_unique(resources)
+    resources.check_unique()
 }
 
 /// In a patch for selected objects kustomize takes labels and annotations for texts, null too.
@@ -242,16 +242,6 @@ fn patch_json(resources: &mut Resources, operations: &[Operation], target: &Sele
             }
         }
         resource.node = json6902::apply(&resource.node, operations).map_err(|error| resource.blame(error))?;
-    }
-    Ok(())
-}
-
-fn check_unique(resources: &Resources) -> Result<()> {
-    for (at, resource) in resources.0.iter().enumerate() {
-        let id = resource.id();
-        if let Some(twin) = resources.0[..at].iter().find(|other| other.id() == id) {
-            return Err(conflict(resource, twin));
-        }
     }
     Ok(())
 }
