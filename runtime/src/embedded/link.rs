@@ -131,6 +131,11 @@ impl Link {
         answered.await.map_err(|_| "the shim has ended".to_owned())?
     }
 
+    /// The state last told.
+    pub(super) fn state(&self) -> Option<ShimState> {
+        self.told.borrow().state.clone()
+    }
+
     /// Waits until what has been told is right or the shim has ended; says which.
     pub(super) async fn until(&self, right: impl Fn(&Told) -> bool) -> bool {
         let mut told = self.told.clone();

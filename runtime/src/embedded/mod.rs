@@ -34,6 +34,7 @@ use model::{Action, Observed, PodId, PodObserved, Step};
 use place::Places;
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, watch};
@@ -81,6 +82,8 @@ struct Inner {
     images: Arc<dyn ImageSource>,
     places: Places,
     table: Mutex<Table>,
+    /// The process that shims are forked from, once one has been needed.
+    nursery: Mutex<Option<OwnedFd>>,
     /// One step at a time on each pod.
     turns: Mutex<HashMap<PodId, Arc<tokio::sync::Mutex<()>>>>,
     events: Mutex<Events>,

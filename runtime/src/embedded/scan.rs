@@ -43,6 +43,7 @@ impl Embedded {
             images,
             places: Places::new(network),
             table: Mutex::new(Table::default()),
+            nursery: Mutex::new(None),
             turns: Mutex::new(HashMap::new()),
             events: Mutex::new(events),
             version: watch::Sender::new(1),

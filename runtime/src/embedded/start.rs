@@ -4,18 +4,20 @@ use super::link::Link;
 use super::network::PodAddress;
 use super::{Inner, LocalImage, Pod};
 use crate::EngineError;
-use crate::shim::journal;
 use crate::shim::protocol::{Handover, Request, SHIM_LOG, ShimState};
+use crate::shim::{journal, nursery};
 use jiff::Timestamp;
 use model::{ImageRef, PodId, PodPhase, PodRun, PullPolicy, ServiceRun, Severity, Volume};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 /// A shim that has said nothing for so long never will.
@@ -130,7 +132,7 @@ impl Inner {
                 .keep(&super::uid_of(dir), image)
                 .map_err(failed("keeping its images"))?;
         }
-        let (stream, pid) = self
+        let stream = self
             .spawn_shim(dir)
             .map_err(|err| pod_error(run, "starting its shim", err.to_string()))?;
         let link = Link::new(self, dir, stream);
@@ -150,10 +152,9 @@ impl Inner {
         if !in_time(link.until(|told| told.ready && told.state.is_some())).await {
             return Err(lost());
         }
-        let place = self
-            .places
-            .attach(run, &PathBuf::from(format!("/proc/{pid}/ns/net")))
-            .await?;
+        let pid = link.state().map(|state| state.shim.pid).ok_or_else(lost)?;
+        let netns = PathBuf::from(format!("/proc/{pid}/ns/net"));
+        let place = self.places.attach(run, &netns).await?;
         link.send(&Request::Go(place)).await.map_err(|_| lost())?;
         let begun = |state: &ShimState| state.begun || state.ended;
         if !in_time(link.until(|told| told.state.as_ref().is_some_and(begun))).await {
@@ -162,31 +163,42 @@ impl Inner {
         Ok(())
     }
 
-    /// Starts a shim; its standard input is the first connection to it.
-    fn spawn_shim(&self, dir: &Path) -> std::io::Result<(tokio::net::UnixStream, u32)> {
+    /// Has the nursery fork a shim; gives the first connection to it.
+    fn spawn_shim(&self, dir: &Path) -> io::Result<tokio::net::UnixStream> {
         let (ours, theirs) = UnixStream::pair()?;
-        let log = fs::File::create(dir.join(SHIM_LOG))?;
-        let (program, first) = self
-            .config
-            .shim
-            .split_first()
-            .ok_or(std::io::ErrorKind::InvalidInput)?;
+        let mut nursery = self.nursery.lock().unwrap_or_else(PoisonError::into_inner);
+        let asked = nursery
+            .as_ref()
+            .map(|nursery| nursery::ask(nursery, dir, &theirs));
+        if !matches!(asked, Some(Ok(()))) {
+            // The first, or the one before has been killed.
+            nursery::ask(nursery.insert(self.spawn_nursery()?), dir, &theirs)?;
+        }
+        ours.set_nonblocking(true)?;
+        tokio::net::UnixStream::from_std(ours)
+    }
+
+    fn spawn_nursery(&self) -> io::Result<OwnedFd> {
+        let (ours, theirs) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
+        let program = self.config.shim.split_first();
+        let (program, first) = program.ok_or(io::ErrorKind::InvalidInput)?;
         let mut child = tokio::process::Command::new(program)
             .args(first)
-            .arg("pod")
-            .arg(dir)
-            .stdin(OwnedFd::from(theirs))
+            .arg("nursery")
+            .stdin(theirs)
             .stdout(Stdio::null())
-            .stderr(log)
             .current_dir("/")
             .spawn()?;
-        let pid = child.id().ok_or(std::io::ErrorKind::NotFound)?;
         tokio::spawn(async move {
-            // Only so that it is buried; what its end means is told by the connection.
+            // Only so that it is buried; the next request to it shows that it has gone.
             let _ = child.wait().await;
         });
-        ours.set_nonblocking(true)?;
-        Ok((tokio::net::UnixStream::from_std(ours)?, pid))
+        Ok(ours)
     }
 
     /// A shim has told its state.

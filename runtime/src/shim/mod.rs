@@ -9,11 +9,13 @@
 mod cgroup;
 mod container;
 mod control;
+mod fork;
 mod helper;
 mod https;
 pub(crate) mod journal;
 pub(crate) mod log;
 mod memory;
+pub(crate) mod nursery;
 mod oci;
 mod output;
 mod pod;
@@ -45,7 +47,7 @@ pub fn main(args: Vec<OsString>) -> u8 {
         return 2;
     }
     match what.as_ref().and_then(|what| what.to_str()) {
-        Some("pod") => setup::pod(rest),
+        Some("nursery") => nursery::serve(),
         Some("run") => helper::run(rest),
         Some("exec") => helper::exec(rest),
         Some("https") => https::probe(rest),

@@ -9,20 +9,15 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use std::ffi::OsString;
 use std::fs;
 use std::io::{self, BufRead as _, BufReader};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-/// `pod DIR`: supervises the pod in this folder; standard input is the first connection.
-pub(super) fn pod(args: Vec<OsString>) -> u8 {
-    let [dir] = args.as_slice() else {
-        complain("usage: leeward shim pod DIR");
-        return 2;
-    };
-    match supervise(Path::new(dir)) {
+/// Supervises the pod in this folder; `stream` is the first connection.
+pub(super) fn pod(dir: &Path, stream: UnixStream) -> u8 {
+    match supervise(dir, stream) {
         Ok(()) => 0,
         Err(err) => {
             complain(format!("the shim ends: {err}"));
@@ -31,18 +26,15 @@ pub(super) fn pod(args: Vec<OsString>) -> u8 {
     }
 }
 
-fn supervise(dir: &Path) -> io::Result<()> {
+fn supervise(dir: &Path, stream: UnixStream) -> io::Result<()> {
     let dir = dir.canonicalize()?;
-    // The agent's terminal, process group and cgroup must not take the pod along. A shim that is a group's
-    // leader already (started by hand in a test) stays where it is.
-    let _ = nix::unistd::setsid();
+    // The agent's terminal, process group and cgroup must not take the pod along.
+    nix::unistd::setsid()?;
+    nix::sys::prctl::set_name(c"leeward-shim")?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     // Best effort: root without CAP_SYS_RESOURCE may not lower it.
     let _ = fs::write("/proc/self/oom_score_adj", "-998");
 
-    let stream = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
-    // The first connection shall end when it is closed here, and no helper shall hold it.
-    nix::unistd::dup2_stdin(fs::File::open("/dev/null")?)?;
     let handover = receive_handover(&stream)?;
 
     let cgroups = Cgroups::detect()?;

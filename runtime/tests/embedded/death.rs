@@ -198,3 +198,41 @@ async fn root_a_kill_at_any_moment_leaves_one_container_per_pod() {
     drop(engine);
     rig.nothing_is_left();
 }
+
+/// The process that shims are forked from dies: running pods do not mind, and the next one is forked from another.
+#[tokio::test]
+async fn root_a_dead_nursery_is_replaced() {
+    let Some(rig) = Rig::new() else { return };
+    let mut agent = rig.agent();
+    assert_eq!(agent.answer(), "open");
+    agent.send(&start(&pod("one", RestartPolicy::Always, "sleep 1000")));
+    assert_eq!(agent.answer(), "done");
+    let children = children_of(agent.child.id());
+    assert_eq!(children.len(), 1, "the nursery alone: shims are init's");
+    kill_9(children[0].into());
+    agent.send(&start(&pod("two", RestartPolicy::Always, "sleep 1000")));
+    assert_eq!(agent.answer(), "done");
+    agent.kill();
+    let engine = rig.open().await;
+    let seen = engine.observe().await.unwrap();
+    assert!(
+        seen.pods.len() == 2 && seen.pods.iter().all(model::PodObserved::ready),
+        "{seen:?}"
+    );
+    engine.apply(&stop("one")).await.unwrap();
+    engine.apply(&stop("two")).await.unwrap();
+    drop(engine);
+    rig.nothing_is_left();
+}
+
+fn children_of(parent: u32) -> Vec<i32> {
+    let pids = fs::read_dir("/proc").unwrap().flatten();
+    pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
+        .filter(|pid| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            // After the name: state, then the parent.
+            let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
+            after.split_ascii_whitespace().nth(1) == Some(&parent.to_string())
+        })
+        .collect()
+}
