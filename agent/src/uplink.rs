@@ -329,7 +329,9 @@ async fn send_one(session: &Session, stream: &Stream, epoch: u64) -> Result<(), 
                 .map(|record| Bytes::from(record.payload.clone()))
                 .collect();
             on_the_way.push_back((last.seq, payloads.iter().map(Bytes::len).sum()));
-            let batch = Records::new(name, epoch, first.seq, payloads);
+            let mut batch = Records::new(name, epoch, first.seq, payloads);
+            // After a crash numbers are left out; the hub must not count them as lost.
+            batch.unused = stream.unused(sent, first.seq);
             session
                 .sender()
                 .records(batch)

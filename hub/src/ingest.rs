@@ -48,6 +48,7 @@ impl Progress {
             epoch: records.epoch,
             records: numbered,
             lost,
+            unused: records.unused.clone(),
         };
         let appended = store.append_records(device, batch).await?;
         if appended.set_aside > 0 {

@@ -3,7 +3,7 @@
 use crate::block::Item;
 use crate::core::{Core, Inner, JUMP, MOST_ITEMS, Queued};
 use crate::error::AppendError;
-use crate::ledger::Account;
+use crate::ledger::{Account, Gap};
 use crate::memory;
 use crate::notice::Notice;
 use crate::pending::{Pending, Ticket};
@@ -315,6 +315,20 @@ impl Stream {
             .ledgers
             .get(&self.id)
             .map_or(0, |ledger| ledger.sink(sink).upto)
+    }
+
+    /// Numbers after `after` and before `before` that never were records: left out after a crash, or refused to their
+    /// producer. A receiver must not take them for lost.
+    pub fn unused(&self, after: u64, before: u64) -> Vec<(u64, u64)> {
+        let inner = self.core.lock();
+        let Some(ledger) = inner.ledgers.get(&self.id) else {
+            return Vec::new();
+        };
+        let between = ledger.gaps.within(after + 1, before.saturating_sub(1));
+        between
+            .filter(|(.., gap)| *gap == Gap::Unused)
+            .map(|(first, last, _)| (first, last))
+            .collect()
     }
 
     /// Where every record ever appended is, for one sink.

@@ -143,6 +143,9 @@ pub struct Records {
     /// says the same of what is between.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lost: Vec<(u64, u64)>,
+    /// First and last numbers that never were records, so that nothing is missing where they are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unused: Vec<(u64, u64)>,
     sizes: Vec<u32>,
     #[serde(skip)]
     records: Vec<Bytes>,
@@ -160,6 +163,7 @@ impl Records {
             epoch,
             first,
             lost: Vec::new(),
+            unused: Vec::new(),
             sizes,
             records,
         }
@@ -174,6 +178,7 @@ impl Records {
         let (first, second) = self.records.split_at(middle);
         let mut before = Self::new(&self.stream, self.epoch, self.first, first.to_vec());
         before.lost.clone_from(&self.lost);
+        before.unused.clone_from(&self.unused);
         let after = Self::new(
             &self.stream,
             self.epoch,
@@ -187,6 +192,7 @@ impl Records {
     pub(crate) fn told_lost(&self) -> Self {
         let mut told = Self::new(&self.stream, self.epoch, self.first, Vec::new());
         told.lost.clone_from(&self.lost);
+        told.unused.clone_from(&self.unused);
         told.lost.push((self.first, self.last()));
         told
     }

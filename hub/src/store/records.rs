@@ -37,6 +37,8 @@ pub struct Batch {
     /// First and last number of what the device can never deliver: it says so, or, since a session sends in order
     /// from the cursor on, it starts behind it.
     pub lost: Vec<(u64, u64)>,
+    /// First and last number of what never was a record; counts as neither lost nor missing, also where `lost` has it.
+    pub unused: Vec<(u64, u64)>,
 }
 
 /// What became of a [`Batch`].
@@ -70,6 +72,8 @@ pub struct Cursor {
     pub held: Ranges,
     /// Numbers that the device gave up.
     pub lost: Ranges,
+    /// Numbers that the device says were never records.
+    pub unused: Ranges,
     /// Holes that the device did not explain.
     pub missing: Vec<(u64, u64)>,
     /// Records received more than once; stored once.
@@ -82,7 +86,7 @@ pub struct Cursor {
 
 impl Cursor {
     fn settle(&mut self) {
-        let known = self.held.union(&self.lost);
+        let known = self.held.union(&self.lost).union(&self.unused);
         self.upto = known.contiguous();
         self.missing = known.gaps();
     }
@@ -142,7 +146,11 @@ fn check_stream(name: &str) -> Result<(), StoreError> {
 
 fn check_numbers(batch: &Batch) -> Result<(), StoreError> {
     let numbers = batch.records.iter().map(|(sequence, _)| *sequence);
-    let ends = batch.lost.iter().flat_map(|(low, high)| [*low, *high]);
+    let ends = batch
+        .lost
+        .iter()
+        .chain(&batch.unused)
+        .flat_map(|(low, high)| [*low, *high]);
     match numbers
         .chain(ends)
         .find(|n| *n == 0 || i64::try_from(*n).is_err())
@@ -155,7 +163,9 @@ fn check_numbers(batch: &Batch) -> Result<(), StoreError> {
     }
 }
 
-const CURSOR: &str = "SELECT stream, epoch, ordinal, held, lost, duplicates, set_aside, updated_at FROM cursors WHERE device = ?1";
+const CURSOR: &str =
+    "SELECT stream, epoch, ordinal, held, lost, duplicates, set_aside, updated_at, unused FROM cursors
+    WHERE device = ?1";
 
 fn read_cursor(row: &rusqlite::Row<'_>) -> Result<Cursor, StoreError> {
     let mut cursor = Cursor {
@@ -165,6 +175,7 @@ fn read_cursor(row: &rusqlite::Row<'_>) -> Result<Cursor, StoreError> {
         upto: 0,
         held: convert::from_json("held ranges", &row.get::<_, String>(3)?)?,
         lost: convert::from_json("lost ranges", &row.get::<_, String>(4)?)?,
+        unused: convert::from_json("unused ranges", &row.get::<_, String>(8)?)?,
         missing: Vec::new(),
         duplicates: convert::uint(row.get(5)?),
         set_aside: convert::uint(row.get(6)?),
@@ -201,6 +212,7 @@ fn cursor_of(tx: &Tx<'_>, device: &DeviceName, stream: &str, epoch: u64) -> Resu
         upto: 0,
         held: Ranges::default(),
         lost: Ranges::default(),
+        unused: Ranges::default(),
         missing: Vec::new(),
         duplicates: 0,
         set_aside: 0,
@@ -211,11 +223,12 @@ fn cursor_of(tx: &Tx<'_>, device: &DeviceName, stream: &str, epoch: u64) -> Resu
 fn write_cursor(tx: &Tx<'_>, device: &DeviceName, cursor: &Cursor) -> Result<(), StoreError> {
     tx.sql
         .prepare_cached(
-            "INSERT INTO cursors (device, stream, epoch, ordinal, upto, held, lost, duplicates, set_aside, updated_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+            "INSERT INTO cursors (device, stream, epoch, ordinal, upto, held, lost, duplicates, set_aside, updated_at,
+               unused)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
              ON CONFLICT (device, stream, epoch) DO UPDATE SET upto = excluded.upto, held = excluded.held,
                lost = excluded.lost, duplicates = excluded.duplicates, set_aside = excluded.set_aside,
-               updated_at = excluded.updated_at",
+               updated_at = excluded.updated_at, unused = excluded.unused",
         )?
         .execute(params![
             device.as_str(),
@@ -228,6 +241,7 @@ fn write_cursor(tx: &Tx<'_>, device: &DeviceName, cursor: &Cursor) -> Result<(),
             convert::int(cursor.duplicates),
             convert::int(cursor.set_aside),
             convert::millis(tx.now),
+            convert::to_json("unused ranges", &cursor.unused)?,
         ])?;
     Ok(())
 }
@@ -257,7 +271,10 @@ fn append(
     for &(low, high) in &batch.lost {
         cursor.lost.insert(low, high);
     }
-    for (low, high) in cursor.held.iter() {
+    for &(low, high) in &batch.unused {
+        cursor.unused.insert(low, high);
+    }
+    for (low, high) in cursor.held.iter().chain(cursor.unused.iter()) {
         cursor.lost.remove(low, high);
     }
     if cursor.held.pieces().max(cursor.lost.pieces()) > MAX_PIECES {

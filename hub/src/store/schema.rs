@@ -8,7 +8,8 @@ use std::path::Path;
 ///
 /// Times are milliseconds since 1970. `epoch` holds the bits of a `u64`; `ordinal` is the order in which the hub
 /// first saw a stream's epochs, since epochs themselves have no order.
-const STEPS: &[&str] = &["
+const STEPS: &[&str] = &[
+    "
 CREATE TABLE devices (
   name TEXT PRIMARY KEY,
   class TEXT NOT NULL,
@@ -157,7 +158,11 @@ CREATE TABLE passes (
   kind TEXT NOT NULL,
   expires_at INTEGER NOT NULL
 ) STRICT;
-"];
+",
+    "
+ALTER TABLE cursors ADD COLUMN unused TEXT NOT NULL DEFAULT '[]';
+",
+];
 
 /// The newest schema that this version writes.
 pub(super) const VERSION: i64 = STEPS.len() as i64;

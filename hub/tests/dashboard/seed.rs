@@ -507,6 +507,7 @@ async fn tell(store: &Store, clock: &FakeClock, made: &Made, last: Timestamp) {
         epoch: 0x5eed,
         records,
         lost: Vec::new(),
+        unused: Vec::new(),
     };
     for (n, event) in (1..).zip(events(made, last)) {
         clock.jump_to(event.time);
@@ -556,6 +557,7 @@ pub async fn say(store: &Store, told: &Status) {
         epoch: 0x5eed,
         records: vec![(next, serde_json::to_vec(told).unwrap().into())],
         lost: Vec::new(),
+        unused: Vec::new(),
     };
     store.append_records(&told.device, batch).await.unwrap();
 }

@@ -78,6 +78,30 @@ async fn a_hole_holds_the_cursor_back_until_it_is_filled_or_stated_lost() {
 }
 
 #[tokio::test]
+async fn numbers_that_never_were_records_are_neither_lost_nor_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), &FakeClock::at(start()));
+    let device = enrol(&store, "pi").await;
+    store
+        .append_records(&device, batch(EVENTS_STREAM, 1, numbered([1, 2])))
+        .await
+        .unwrap();
+    // The device's agent was killed: numbers are left out, and one record is really gone.
+    let after = Batch {
+        lost: vec![(3, 9)],
+        unused: vec![(4, 9)],
+        ..batch(EVENTS_STREAM, 1, numbered([10]))
+    };
+    let told = store.append_records(&device, after).await.unwrap();
+    assert_eq!((told.upto, told.missing), (10, vec![]));
+    let cursor = store.cursors(&device).await.unwrap().remove(0);
+    assert_eq!(
+        (cursor.held.count(), cursor.lost.count(), cursor.unused.count()),
+        (3, 1, 6)
+    );
+}
+
+#[tokio::test]
 async fn an_older_status_never_replaces_a_newer_one() {
     let dir = tempfile::tempdir().unwrap();
     let clock = FakeClock::at(start());

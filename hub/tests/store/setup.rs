@@ -104,6 +104,7 @@ pub fn batch(stream: &str, epoch: u64, records: impl IntoIterator<Item = (u64, B
         epoch,
         records: records.into_iter().collect(),
         lost: Vec::new(),
+        unused: Vec::new(),
     }
 }
 

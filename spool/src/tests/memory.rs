@@ -116,6 +116,9 @@ fn a_crash_costs_only_what_was_in_memory_and_no_number_comes_again() {
     assert!(there.iter().any(|record| number(&record.payload) == 10));
     fill(&stream, 30..=30);
     assert!(stream.last() > seen);
+    // The receiver is told that what lies between never was.
+    let left_out = stream.unused(there[there.len() - 1].seq, stream.last());
+    assert_eq!(left_out.last().map(|(_, last)| last + 1), Some(stream.last()));
     checked(stream.account("hub"));
 }
 
