@@ -1,9 +1,9 @@
 //! What is in a record: read before the writing thread has it, so that one device's large record holds up no other.
 
 use super::front::Tx;
-use super::records::{Cursor, EVENTS_STREAM, STATUS_STREAM};
+use super::records::{Cursor, EVENTS_STREAM, HEARTBEAT_STREAM, STATUS_STREAM};
 use super::{StoreError, convert, status};
-use model::{DeviceName, Event, Severity, Status};
+use model::{DeviceName, Event, Heartbeat, Severity, Status};
 use rusqlite::params;
 
 /// Bytes kept of a record that could not be read.
@@ -15,6 +15,8 @@ pub(super) enum Content {
     Status(Box<Status>, String),
     /// Of the stream `events`.
     Event(Box<Event>),
+    /// Of the stream `heartbeat`.
+    Heartbeat(Box<Heartbeat>),
     /// Of a stream that the hub does not read.
     Opaque,
     /// It cannot be what its stream says; why.
@@ -38,6 +40,10 @@ impl Content {
                 Ok(event) => Self::Event(Box::new(event)),
                 Err(err) => Self::Unreadable(format!("it is no event: {err}")),
             },
+            HEARTBEAT_STREAM => match serde_json::from_slice(payload) {
+                Ok(beat) => Self::Heartbeat(Box::new(beat)),
+                Err(err) => Self::Unreadable(format!("it is no heartbeat: {err}")),
+            },
             _ => Self::Opaque,
         }
     }
@@ -54,6 +60,7 @@ impl Content {
         match self {
             Self::Status(told, json) => status::take(tx, device, cursor, sequence, told, json),
             Self::Event(event) => insert_event(tx, device, cursor, sequence, event),
+            Self::Heartbeat(beat) => status::refresh(tx, device, beat),
             Self::Opaque => {
                 tx.sql
                     .prepare_cached("INSERT INTO records VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?

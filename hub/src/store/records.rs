@@ -19,6 +19,8 @@ use serde::Serialize;
 pub const STATUS_STREAM: &str = "status";
 /// The stream whose records are [`model::Event`].
 pub const EVENTS_STREAM: &str = "events";
+/// The stream whose records are [`model::Heartbeat`]: they refresh the status that is held, and are not kept.
+pub const HEARTBEAT_STREAM: &str = "heartbeat";
 /// Pieces that a stream's sets may have; a device that sends in order needs one.
 const MAX_PIECES: usize = 4096;
 
@@ -325,7 +327,7 @@ fn bound_payloads(
     after: u64,
 ) -> Result<(), StoreError> {
     let (of, bound) = match stream {
-        STATUS_STREAM => return Ok(()),
+        STATUS_STREAM | HEARTBEAT_STREAM => return Ok(()),
         EVENTS_STREAM => (
             "events WHERE device = ?1 AND ?2 = 'events'",
             tx.options.events_per_device,

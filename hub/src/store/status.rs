@@ -3,8 +3,8 @@
 use super::front::Tx;
 use super::records::Cursor;
 use super::{Change, StoreError, convert};
-use model::{DeviceName, Phase, Revision, Status};
-use rusqlite::params;
+use model::{DeviceName, Heartbeat, Phase, Revision, Status};
+use rusqlite::{OptionalExtension as _, params};
 
 /// Generations that are remembered of a device, last told.
 const MAX_GENERATIONS: i64 = 256;
@@ -55,6 +55,31 @@ pub(super) fn take(
     for seen in generations_of(told) {
         note_generation(tx, device, cursor, sequence, told, &seen)?;
     }
+    Ok(())
+}
+
+/// Takes readings in that are newer than those of the status held; what the device runs is not touched.
+pub(super) fn refresh(tx: &mut Tx<'_>, device: &DeviceName, beat: &Heartbeat) -> Result<(), StoreError> {
+    let held: Option<String> = tx
+        .sql
+        .prepare_cached("SELECT status FROM devices WHERE name = ?1")?
+        .query_row([device.as_str()], |row| row.get(0))
+        .optional()?
+        .flatten();
+    // Before its first status a device has nothing that could be refreshed.
+    let Some(mut told) = held.and_then(|json| serde_json::from_str::<Status>(&json).ok()) else {
+        return Ok(());
+    };
+    if beat.time <= told.time {
+        return Ok(());
+    }
+    told.time = beat.time;
+    told.facts = beat.facts.clone();
+    told.source.fetched_at = beat.fetched_at.or(told.source.fetched_at);
+    tx.sql
+        .prepare_cached("UPDATE devices SET status = ?2, status_at = ?3 WHERE name = ?1")?
+        .execute(params![device.as_str(), convert::to_json("status", &told)?, convert::millis(tx.now)])?;
+    tx.tell(Change::Device(device.clone()));
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use super::describe::status_text;
 use crate::exit::{NotFound, Refused};
-use crate::print::{self, Output, one};
+use crate::print::{self, Output, Table, list, one};
 use ::agent::local::{Answer, Ask, SOCKET};
 use anyhow::{Context as _, Result};
 use std::path::PathBuf;
@@ -57,6 +57,36 @@ impl Args {
                     None => text.push_str("no status yet\n"),
                 }
                 text
+            })
+        })
+    }
+}
+
+/// `leeward spool`: where every record is that this device ever appended for its hub.
+#[derive(Debug, clap::Args)]
+pub struct SpoolArgs {
+    #[command(flatten)]
+    local: LocalArgs,
+    /// Form of the output
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+}
+
+impl SpoolArgs {
+    pub fn run(self) -> Result<()> {
+        super::asking(async move {
+            let (answer, _) = ask(&self.local, &Ask::Spool).await?;
+            let Answer::Spool { streams, .. } = answer else { return Err(unexpected(&answer)) };
+            list(self.output, &streams, || Table {
+                head: &["STREAM", "APPENDED", "ACKED", "DROPPED", "SET ASIDE", "LOST", "WAITING"],
+                wide: 0,
+                rows: streams
+                    .iter()
+                    .map(|s| {
+                        let numbers = [s.appended, s.acked, s.dropped, s.set_aside, s.lost, s.resident];
+                        std::iter::once(s.stream.clone()).chain(numbers.map(|n| n.to_string())).collect()
+                    })
+                    .collect(),
             })
         })
     }

@@ -72,6 +72,8 @@ enum Verb {
 
     /// At a device: how it is, without any network
     Status(local::Args),
+    /// At a device: where every record is that it has for its hub
+    Spool(local::SpoolArgs),
 }
 
 impl Line {
@@ -98,6 +100,7 @@ impl Line {
             Verb::Login(args) => asking(args.run(access)),
             Verb::Token(args) => asking(args.run(access)),
             Verb::Status(args) => args.run(),
+            Verb::Spool(args) => args.run(),
         }
     }
 }
