@@ -78,7 +78,11 @@ pub(super) fn refresh(tx: &mut Tx<'_>, device: &DeviceName, beat: &Heartbeat) ->
     told.source.fetched_at = beat.fetched_at.or(told.source.fetched_at);
     tx.sql
         .prepare_cached("UPDATE devices SET status = ?2, status_at = ?3 WHERE name = ?1")?
-        .execute(params![device.as_str(), convert::to_json("status", &told)?, convert::millis(tx.now)])?;
+        .execute(params![
+            device.as_str(),
+            convert::to_json("status", &told)?,
+            convert::millis(tx.now)
+        ])?;
     tx.tell(Change::Device(device.clone()));
     Ok(())
 }

@@ -108,15 +108,31 @@ async fn a_heartbeat_refreshes_readings_and_nothing_else() {
     let store = open(dir.path(), &clock);
     let device = enrol(&store, "pi").await;
     let told = status("pi", Phase::Degraded, "one");
-    store.append_records(&device, batch(STATUS_STREAM, 7, [(1, json(&told))])).await.unwrap();
+    store
+        .append_records(&device, batch(STATUS_STREAM, 7, [(1, json(&told))]))
+        .await
+        .unwrap();
     let beat = |seconds: i64, used| {
-        let facts = model::Facts { memory_used: used, ..told.facts.clone() };
+        let facts = model::Facts {
+            memory_used: used,
+            ..told.facts.clone()
+        };
         let time = told.time + jiff::SignedDuration::from_secs(seconds);
-        json(&model::Heartbeat { time, fetched_at: None, facts })
+        json(&model::Heartbeat {
+            time,
+            fetched_at: None,
+            facts,
+        })
     };
-    store.append_records(&device, batch("heartbeat", 7, [(1, beat(60, 1234))])).await.unwrap();
+    store
+        .append_records(&device, batch("heartbeat", 7, [(1, beat(60, 1234))]))
+        .await
+        .unwrap();
     // One that was on its way for longer does not bring old readings back.
-    store.append_records(&device, batch("heartbeat", 7, [(2, beat(30, 99))])).await.unwrap();
+    store
+        .append_records(&device, batch("heartbeat", 7, [(2, beat(30, 99))]))
+        .await
+        .unwrap();
     let held = store.device(&device).await.unwrap().unwrap().status.unwrap();
     assert_eq!(held.status.facts.memory_used, 1234);
     assert_eq!((held.sequence, held.status.phase), (1, Phase::Degraded));

@@ -76,15 +76,27 @@ impl SpoolArgs {
     pub fn run(self) -> Result<()> {
         super::asking(async move {
             let (answer, _) = ask(&self.local, &Ask::Spool).await?;
-            let Answer::Spool { streams, .. } = answer else { return Err(unexpected(&answer)) };
+            let Answer::Spool { streams, .. } = answer else {
+                return Err(unexpected(&answer));
+            };
             list(self.output, &streams, || Table {
-                head: &["STREAM", "APPENDED", "ACKED", "DROPPED", "SET ASIDE", "LOST", "WAITING"],
+                head: &[
+                    "STREAM",
+                    "APPENDED",
+                    "ACKED",
+                    "DROPPED",
+                    "SET ASIDE",
+                    "LOST",
+                    "WAITING",
+                ],
                 wide: 0,
                 rows: streams
                     .iter()
                     .map(|s| {
                         let numbers = [s.appended, s.acked, s.dropped, s.set_aside, s.lost, s.resident];
-                        std::iter::once(s.stream.clone()).chain(numbers.map(|n| n.to_string())).collect()
+                        std::iter::once(s.stream.clone())
+                            .chain(numbers.map(|n| n.to_string()))
+                            .collect()
                     })
                     .collect(),
             })
