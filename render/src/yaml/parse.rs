@@ -61,8 +61,21 @@ fn parse(text: &str, lenient: bool) -> Result<Vec<Document>, YamlError> {
     } else {
         Cow::Borrowed(text)
     };
+    match read(&text, lenient) {
+        Ok(documents) => Ok(documents),
+        Err(error) => repaired(&text, lenient, &error).ok_or(error),
+    }
+}
+
+fn read(text: &str, lenient: bool) -> Result<Vec<Document>, YamlError> {
+    let unfinished = !text.ends_with('\n');
     Builder {
-        parser: Parser::new_from_str(&text),
+        parser: Parser::new_from_str(text),
+        end: if unfinished {
+            text.chars().count()
+        } else {
+            usize::MAX
+        },
         anchors: HashMap::new(),
         written: 0,
         aliased: 0,
@@ -70,6 +83,45 @@ fn parse(text: &str, lenient: bool) -> Result<Vec<Document>, YamlError> {
         lenient,
     }
     .documents()
+}
+
+/// Reads what Go's parser takes and this one does not: a tab behind a colon, and lines within brackets or quotes
+/// that are indented too little. The line that is complained of is changed so that it means the same.
+fn repaired(text: &str, lenient: bool, first: &YamlError) -> Option<Vec<Document>> {
+    const MAX_REPAIRS: usize = 500;
+    let mut lines: Vec<Cow<str>> = text.split('\n').map(Cow::Borrowed).collect();
+    let mut error = first.clone();
+    // How many lines of a quoted text that starts at the line are indented already.
+    let mut quoted = (0, 0);
+    for _ in 0..MAX_REPAIRS {
+        let mut at = error.line.checked_sub(1)?;
+        let is_quoted = error.message.contains("in quoted scalar");
+        if is_quoted {
+            quoted = if quoted.0 == at {
+                (at, quoted.1 + 1)
+            } else {
+                (at, 1)
+            };
+            at += quoted.1;
+        }
+        let line = lines.get_mut(at)?;
+        if error
+            .message
+            .contains("must be followed by a valid YAML whitespace")
+        {
+            *line = Cow::Owned(line.replacen(":\t", ": ", 1));
+        } else if is_quoted || error.message.contains("invalid indentation") {
+            *line = Cow::Owned(format!("{:40}{line}", ""));
+        } else {
+            return None;
+        }
+        match read(&lines.join("\n"), lenient) {
+            Ok(documents) => return Some(documents),
+            Err(next) if next == error && !is_quoted => return None,
+            Err(next) => error = next,
+        }
+    }
+    None
 }
 
 /// The line of the first character that YAML does not allow.
@@ -86,6 +138,8 @@ fn control_character(text: &str) -> Option<usize> {
 
 struct Builder<'a> {
     parser: Parser<'a, StrInput<'a>>,
+    /// Where the text ends, in characters, if it does so in the middle of a line.
+    end: usize,
     anchors: HashMap<usize, (Node, usize)>,
     written: usize,
     aliased: usize,
@@ -131,7 +185,13 @@ impl<'a> Builder<'a> {
         let before = self.written + self.aliased;
         self.written += 1;
         let (anchor, node) = match event {
-            Event::Scalar(text, style, anchor, tag) => (anchor, scalar_node(text, style, tag.as_deref())),
+            Event::Scalar(mut text, style, anchor, tag) => {
+                let block = matches!(style, ScalarStyle::Literal | ScalarStyle::Folded);
+                if block && span.end.index() >= self.end && text.ends_with('\n') {
+                    text.to_mut().pop();
+                }
+                (anchor, scalar_node(text, style, tag.as_deref()))
+            }
             Event::SequenceStart(anchor, _) => (anchor, self.nested(span, Self::sequence)?),
             Event::MappingStart(anchor, _) => (anchor, self.nested(span, Self::mapping)?),
             Event::Alias(anchor) => return self.alias(anchor, span),
