@@ -132,10 +132,6 @@ impl Inner {
                 .keep(&super::uid_of(dir), image)
                 .map_err(failed("keeping its images"))?;
         }
-        let stream = self
-            .spawn_shim(dir)
-            .map_err(|err| pod_error(run, "starting its shim", err.to_string()))?;
-        let link = Link::new(self, dir, stream);
         let handover = Handover {
             run: run.clone(),
             images,
@@ -146,12 +142,13 @@ impl Inner {
             created_at: Timestamp::now(),
         };
         let lost = || pod_error(run, "starting its shim", last_words(dir));
-        link.send(&Request::Begin(Box::new(handover)))
-            .await
-            .map_err(|_| lost())?;
-        if !in_time(link.until(|told| told.ready && told.state.is_some())).await {
-            return Err(lost());
+        let begin = Request::Begin(Box::new(handover));
+        let mut link = self.begin(dir, &begin).await;
+        if link.is_err() && !dir.join(SHIM_LOG).exists() {
+            // The nursery died with the request in its hands: no shim has been there.
+            link = self.begin(dir, &begin).await;
         }
+        let link = link.map_err(|_| lost())?;
         let pid = link.state().map(|state| state.shim.pid).ok_or_else(lost)?;
         let netns = PathBuf::from(format!("/proc/{pid}/ns/net"));
         let place = self.places.attach(run, &netns).await?;
@@ -161,6 +158,18 @@ impl Inner {
             return Err(lost());
         }
         Ok(())
+    }
+
+    /// Hands a pod over to a new shim and waits for its word.
+    async fn begin(self: &Arc<Self>, dir: &Path, begin: &Request) -> io::Result<Link> {
+        let link = Link::new(self, dir, self.spawn_shim(dir)?);
+        link.send(begin).await?;
+        let ready = in_time(link.until(|told| told.ready && told.state.is_some())).await;
+        if ready {
+            Ok(link)
+        } else {
+            Err(io::ErrorKind::ConnectionReset.into())
+        }
     }
 
     /// Has the nursery fork a shim; gives the first connection to it.
@@ -268,6 +277,6 @@ fn last_words(dir: &Path) -> String {
     let log = fs::read_to_string(dir.join(SHIM_LOG)).unwrap_or_default();
     match log.lines().rev().find(|line| !line.trim().is_empty()) {
         Some(line) => line.to_owned(),
-        None => "the shim ended without a word".to_owned(),
+        None => "the shim ended without a word; see the agent's log".to_owned(),
     }
 }
