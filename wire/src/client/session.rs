@@ -103,7 +103,10 @@ impl SessionSender {
         while let Some(mut part) = parts.pop() {
             match encode_records(&mut part) {
                 Part::Frame(bytes) => self.out.send(bytes).await.map_err(|_| Closed)?,
-                Part::Halves(first, rest) => parts.extend([rest, first]),
+                Part::Halves(halves) => {
+                    let [first, rest] = *halves;
+                    parts.extend([rest, first]);
+                }
             }
         }
         Ok(())
@@ -192,7 +195,7 @@ impl SessionSender {
 enum Part {
     Frame(Bytes),
     /// It is too long for one frame.
-    Halves(Records, Records),
+    Halves(Box<[Records; 2]>),
 }
 
 fn encode_records(batch: &mut Records) -> Part {
@@ -201,7 +204,7 @@ fn encode_records(batch: &mut Records) -> Part {
             return Part::Frame(bytes);
         }
         match batch.halves() {
-            Some((first, rest)) => return Part::Halves(first, rest),
+            Some((first, rest)) => return Part::Halves(Box::new([first, rest])),
             None => {
                 let (stream, number) = (&batch.stream, batch.first);
                 tracing::error!(
