@@ -163,9 +163,7 @@ fn read_pairs(args: &GeneratorArgs, loader: &Loader<'_>) -> Result<Vec<Pair>> {
         let text = loader.read_text(path).map_err(|error| error.field("envs"))?;
         for (line, content) in text.lines().enumerate() {
             let content = content.trim_end_matches('\r');
-            if let Some((key, value)) = env_line(content, line)
-                .map_err(|error| error.in_file(loader.display(path)).at_line(line + 1))?
-            {
+            if let Some((key, value)) = env_line(content, line) {
                 pairs.push((key, value.into_bytes()));
             }
         }
@@ -187,7 +185,6 @@ fn read_pairs(args: &GeneratorArgs, loader: &Loader<'_>) -> Result<Vec<Pair>> {
         pairs.push((key.to_owned(), data.to_vec()));
     }
     for (at, (key, _)) in pairs.iter().enumerate() {
-        check_key(key)?;
         if pairs[..at].iter().any(|(known, _)| known == key) {
             return Err(RenderError::new(
                 Problem::Configuration,
@@ -200,7 +197,7 @@ fn read_pairs(args: &GeneratorArgs, loader: &Loader<'_>) -> Result<Vec<Pair>> {
 }
 
 /// A line of an env file: `KEY=value`, a bare `KEY`, a comment, or nothing.
-fn env_line(line: &str, number: usize) -> Result<Option<(String, String)>> {
+fn env_line(line: &str, number: usize) -> Option<(String, String)> {
     let line = if number == 0 {
         line.trim_start_matches('\u{feff}')
     } else {
@@ -208,21 +205,10 @@ fn env_line(line: &str, number: usize) -> Result<Option<(String, String)>> {
     };
     let line = line.trim_start();
     if line.is_empty() || line.starts_with('#') {
-        return Ok(None);
+        return None;
     }
     let (key, value) = line.split_once('=').unwrap_or((line, ""));
-    let valid = key.starts_with(|c: char| c.is_ascii_alphabetic() || "-._".contains(c))
-        && key
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || "-._".contains(c))
-        && key != "."
-        && !key.starts_with("..");
-    if !valid {
-        return Err(RenderError::configuration(format!(
-            "{key:?} is no name of an environment variable"
-        )));
-    }
-    Ok(Some((key.to_owned(), value.to_owned())))
+    Some((key.to_owned(), value.to_owned()))
 }
 
 /// `path`, or `key=path`.
@@ -247,21 +233,4 @@ fn unquote(value: &str) -> &str {
         [first @ (b'"' | b'\''), .., last] if first == last => &value[1..value.len() - 1],
         _ => value,
     }
-}
-
-fn check_key(key: &str) -> Result<()> {
-    let valid = !key.is_empty()
-        && key.len() <= 253
-        && key
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || "-._".contains(c))
-        && key != "."
-        && !key.starts_with("..");
-    if valid {
-        return Ok(());
-    }
-    Err(
-        RenderError::configuration(format!("{key:?} is no key of a ConfigMap or Secret"))
-            .remedy("use letters, digits, '-', '_' and '.'"),
-    )
 }

@@ -42,6 +42,7 @@ pub(crate) struct Kustomization {
     pub bases: Vec<String>,
     pub config_map_generator: Vec<GeneratorArgs>,
     pub secret_generator: Vec<GeneratorArgs>,
+    /// Accepted, and without effect where there is no chart.
     pub helm_globals: Value,
     pub helm_charts: Vec<Value>,
     pub helm_chart_inflation_generator: Vec<Value>,
@@ -295,9 +296,7 @@ impl Kustomization {
 
     /// Refuses what needs programs beside kustomize.
     pub fn refuse_unsupported(&self) -> Result<()> {
-        let helm = !self.helm_charts.is_empty()
-            || !self.helm_chart_inflation_generator.is_empty()
-            || !self.helm_globals.is_null();
+        let helm = !self.helm_charts.is_empty() || !self.helm_chart_inflation_generator.is_empty();
         if helm {
             return Err(
                 RenderError::new(Problem::Unsupported, "Helm charts are not rendered here")

@@ -1,7 +1,6 @@
 //! `buildMetadata`: where objects come from and what changed them, told in annotations.
 
 use crate::{
-    error::{RenderError, Result},
     resource::{Resource, Resources},
     yaml::Node,
 };
@@ -97,7 +96,7 @@ pub(crate) fn note(resources: &mut Resources, origin: &Origin) {
 }
 
 /// Writes what `buildMetadata` asks for.
-pub(crate) fn annotate(resources: &mut Resources, wanted: &[String]) -> Result<()> {
+pub(crate) fn annotate(resources: &mut Resources, wanted: &[String]) {
     for option in wanted {
         match option.as_str() {
             "originAnnotations" => {
@@ -132,16 +131,10 @@ pub(crate) fn annotate(resources: &mut Resources, wanted: &[String]) -> Result<(
                     set(resource, "labels", "app.kubernetes.io/managed-by", version);
                 }
             }
-            other => {
-                return Err(
-                    RenderError::configuration(format!("{other:?} is no build metadata"))
-                        .field("buildMetadata")
-                        .remedy("use originAnnotations, transformerAnnotations or managedByLabel"),
-                );
-            }
+            // kustomize takes any word.
+            _ => {}
         }
     }
-    Ok(())
 }
 
 fn set(resource: &mut Resource, field: &str, key: &str, text: String) {

@@ -219,6 +219,8 @@ fn set(target: &mut Node, value: &Node, options: Option<&ReplacementOptions>) ->
             };
             old.write(new.text, style);
         }
+        // Only the text of a value is copied into a scalar, and a mapping or list has none.
+        (Node::Scalar(old), _) => old.write("", Style::Text),
         (target, value) => *target = value,
     }
     Ok(())

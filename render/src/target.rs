@@ -155,7 +155,7 @@ impl Builder {
             .retain(|resource| !local(resource.annotation("config.kubernetes.io/local-config")));
         sort::sort(&mut all.resources, target.kustomization.sort_options.as_ref())
             .map_err(|error| error.in_file(&*target.file))?;
-        origin::annotate(&mut all.resources, &self.metadata).map_err(|error| error.in_file(&*target.file))?;
+        origin::annotate(&mut all.resources, &self.metadata);
         for resource in &mut all.resources.0 {
             tidy_annotations(&mut resource.node);
         }
