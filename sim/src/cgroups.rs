@@ -68,9 +68,15 @@ fn dir(hierarchy: &str, device: &str) -> PathBuf {
 
 /// All processes of a device: agent, shims and containers.
 pub fn processes(device: &str) -> Vec<i32> {
+    processes_below(&name(device))
+}
+
+/// All processes of a group and of those below it.
+pub fn processes_below(group: &str) -> Vec<i32> {
     let unified = Path::new(ROOT).join("cgroup.controllers").is_file();
     let mut pids = Vec::new();
-    gather(&dir(if unified { "" } else { "memory" }, device), &mut pids);
+    let root = Path::new(ROOT).join(if unified { "" } else { "memory" });
+    gather(&root.join(group.trim_start_matches('/')), &mut pids);
     pids
 }
 

@@ -17,6 +17,7 @@ mod net;
 mod process;
 mod progress;
 mod run;
+mod until;
 mod world;
 
 pub use git_server::{GitServer, Options as GitServerOptions};

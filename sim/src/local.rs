@@ -26,6 +26,14 @@ pub fn spool(world: &World, device: &SimDevice) -> Result<Vec<StreamAccount>> {
     }
 }
 
+/// Lets the agent look at its source now.
+pub fn sync(world: &World, device: &SimDevice) -> Result<()> {
+    match ask(world, device, &Ask::Sync)? {
+        Answer::Done => Ok(()),
+        other => bail!("{} answers {other:?}", device.name),
+    }
+}
+
 fn ask(world: &World, device: &SimDevice, ask: &Ask) -> Result<Answer> {
     let path = world.state_of(device).join(SOCKET);
     let mut stream = UnixStream::connect(&path).with_context(|| path.display().to_string())?;

@@ -99,6 +99,12 @@ pub fn pss(pid: i32) -> Option<u64> {
         .map(|kib| kib * 1024)
 }
 
+/// Whether a process is one of ours that stands beside a container.
+pub fn is_shim(pid: i32) -> bool {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    line.split(|byte| *byte == 0).nth(1) == Some(b"shim")
+}
+
 /// CPU time used so far, user and system.
 pub fn cpu_time(pid: i32) -> Option<Duration> {
     let fields = stat(pid)?;

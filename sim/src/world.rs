@@ -187,12 +187,20 @@ impl World {
     /// # Errors
     /// With the end of the log of what did not come up.
     pub async fn up(&mut self) -> Result<()> {
+        self.up_with("2s").await
+    }
+
+    /// As [`World::up`], with the time between heartbeats on the links to the hub.
+    ///
+    /// # Errors
+    /// As [`World::up`].
+    pub async fn up_with(&mut self, heartbeat: &str) -> Result<()> {
         net::up()?;
         if !self.hub_alive() {
             let mut hub = Command::new(&self.program);
             hub.arg("hub").arg("--data").arg(self.dir.join("hub"));
             hub.args(["--listen", &format!("0.0.0.0:{HUB_PORT}")]);
-            hub.args(["--name", &net::CLOUD.to_string(), "--heartbeat", "2s"]);
+            hub.args(["--name", &net::CLOUD.to_string(), "--heartbeat", heartbeat]);
             self.ledger.hub = Some(Process::start(&mut hub, &self.dir.join("hub.log"))?);
             self.save()?;
         }
@@ -490,7 +498,8 @@ pub fn tail(path: &Path, lines: usize) -> String {
     all[all.len().saturating_sub(lines)..].join("\n")
 }
 
-fn unmount_below(dir: &Path) {
+/// Takes away every mount below a folder.
+pub fn unmount_below(dir: &Path) {
     let table = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let mut below: Vec<&str> = table
         .lines()

@@ -14,6 +14,9 @@ pub const DEMO: &[(&str, &str)] = &[
     ("ca-certificates", "update-ca-certificates"),
 ];
 
+/// Debian packages that the figures are measured beside.
+pub const PEERS: &[(&str, &str)] = &[("podman", "podman"), ("runc", "runc")];
+
 /// Debian packages that the tests need in addition.
 pub const TESTS: &[(&str, &str)] = &[
     ("openssh-server", "sshd"),

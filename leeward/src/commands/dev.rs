@@ -91,6 +91,9 @@ enum Verb {
         /// Write the rows to this file
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
+        /// How long bytes are counted for `idle-writes`
+        #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+        seconds: u64,
     },
     /// Serve bare repositories over HTTP
     #[command(hide = true)]
@@ -158,7 +161,20 @@ impl Args {
             },
             Verb::Down => world.down(),
             Verb::Demo { app, once } => super::asking(sim::demo::run(world, app, once, super::stop_signal())),
-            Verb::Bench { app, names, json } => super::asking(sim::bench::run(world, app, names, json)),
+            Verb::Bench {
+                app,
+                names,
+                json,
+                seconds,
+            } => {
+                let plan = sim::bench::Plan {
+                    app,
+                    names,
+                    json,
+                    writes: std::time::Duration::from_secs(seconds),
+                };
+                super::asking(sim::bench::run(world, plan, super::stop_signal()))
+            }
             Verb::ServeGit { .. } => Ok(()),
         }
     }

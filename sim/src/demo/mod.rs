@@ -1,7 +1,8 @@
 //! `leeward dev demo`: the story that the product is for, told and checked.
 
 mod story;
-mod until;
+
+pub(crate) use story::logs;
 
 use crate::progress::Progress;
 use crate::world::World;

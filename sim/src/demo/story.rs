@@ -1,8 +1,8 @@
 //! The chapters.
 
 use super::Check;
-use super::until::until;
 use crate::progress::Progress;
+use crate::until::until;
 use crate::world::{World, tail};
 use crate::{apps, cgroups, fleet, http, local, process};
 use anyhow::{Context as _, Result, ensure};
@@ -326,15 +326,10 @@ fn memory(world: &World) -> Result<String> {
 fn shims(device: &str) -> (u64, usize) {
     let ours: Vec<u64> = cgroups::processes(device)
         .into_iter()
-        .filter(|pid| is_shim(*pid))
+        .filter(|pid| process::is_shim(*pid))
         .filter_map(process::pss)
         .collect();
     (ours.iter().sum(), ours.len())
-}
-
-fn is_shim(pid: i32) -> bool {
-    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    line.split(|byte| *byte == 0).nth(1) == Some(b"shim")
 }
 
 async fn rolled_back(api: &ApiClient) -> Result<String> {
@@ -392,7 +387,7 @@ fn containers(world: &World, name: &str) -> BTreeSet<i32> {
         .map(|agent| agent.pid);
     cgroups::processes(name)
         .into_iter()
-        .filter(|pid| Some(*pid) != agent && !is_shim(*pid))
+        .filter(|pid| Some(*pid) != agent && !process::is_shim(*pid))
         .collect()
 }
 
@@ -502,7 +497,7 @@ async fn audited(api: &ApiClient) -> Result<String> {
 }
 
 /// The ends of all logs, for a failure.
-pub(super) fn logs(world: &World) -> String {
+pub(crate) fn logs(world: &World) -> String {
     let mut text = format!("--- hub.log\n{}\n", tail(&world.dir().join("hub.log"), 15));
     for device in world.devices() {
         let path = world
