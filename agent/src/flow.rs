@@ -188,7 +188,6 @@ impl<E: Engine> Agent<E> {
                 limits,
                 interval: config.interval,
                 history: config.history,
-                accepted: config.state.join("accepted-revision"),
                 look: Arc::clone(&look),
                 requests: requests.clone(),
             },

@@ -12,7 +12,6 @@ use plan::{Limits, expand};
 use runtime::Engine;
 use source::{Fetched, GitSource, SourceError};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -39,8 +38,6 @@ pub struct Inputs<E> {
     pub interval: Duration,
     /// See [`HistoryPolicy`].
     pub history: HistoryPolicy,
-    /// Remembers the last revision that the policy let through.
-    pub accepted: PathBuf,
     /// Look now.
     pub look: Arc<Notify>,
     /// Towards the loop.
@@ -56,31 +53,51 @@ pub struct Preparer<E> {
     status: watch::Sender<SourceStatus>,
     /// The error in `status` is that of the last fetch.
     unreachable: AtomicBool,
-    /// How the source moved since the policy last looked.
-    moves: Arc<Mutex<Option<Move>>>,
 }
 
-/// A move of the source, or several in a row.
+/// What came, and whether the policy on rewritten history lets it through.
 #[derive(Debug)]
-struct Move {
-    /// The commit held before.
-    before: Option<String>,
-    moved: Moved,
+struct Arrived {
+    fetched: Fetched,
+    /// How history was changed, for people; absent where it moved forward or not at all.
+    rewritten: Option<String>,
+    refused: bool,
 }
 
-/// Adds a move to those that the policy has not seen yet: forward is only what was forward all the way.
-fn note_move(noted: &mut Option<Move>, before: Option<String>, fetched: &Fetched) {
-    let moved = fetched.moved.clone();
-    match noted {
-        _ if moved == Moved::Unchanged => {}
-        None => *noted = Some(Move { before, moved }),
-        Some(earlier) if earlier.moved == Moved::Forward || earlier.moved == Moved::First => {
-            if moved != Moved::Forward {
-                earlier.moved = moved;
-            }
+/// Fetches, and applies the policy at once. What is refused is not held: the next fetch compares with the last
+/// accepted revision again, across restarts too, until the reference is back there or moves forward from there.
+fn fetch_by_policy(
+    source: &mut GitSource,
+    policy: HistoryPolicy,
+    stop: &AtomicBool,
+) -> Result<Arrived, SourceError> {
+    let before = source.held().cloned();
+    let fetched = source.fetch(stop)?;
+    let how = match &fetched.moved {
+        Moved::Backward { .. } => "rolled back",
+        Moved::Rewritten { .. } => "rewritten (force-pushed)",
+        Moved::First | Moved::Unchanged | Moved::Forward => {
+            return Ok(Arrived {
+                fetched,
+                rewritten: None,
+                refused: false,
+            });
         }
-        Some(_) => {}
+    };
+    let refused = policy == HistoryPolicy::Refuse && before.is_some();
+    let from = before.as_ref().map_or("nothing", |revision| revision.short());
+    let rewritten = Some(format!(
+        "history was {how}: from {from} to {}",
+        fetched.revision.short()
+    ));
+    if let Some(before) = before.filter(|_| refused) {
+        source.hold(&before)?;
     }
+    Ok(Arrived {
+        fetched,
+        rewritten,
+        refused,
+    })
 }
 
 impl<E: Engine> Preparer<E> {
@@ -106,7 +123,6 @@ impl<E: Engine> Preparer<E> {
             offers,
             status,
             unreachable: AtomicBool::new(false),
-            moves: Arc::default(),
         };
         (this, offered, watching)
     }
@@ -119,13 +135,13 @@ impl<E: Engine> Preparer<E> {
         let mut done: Option<String> = None;
         loop {
             let wait = match self.fetch().await {
-                Ok(fetched) => {
+                Ok(arrived) => {
                     fetching.succeeded();
-                    let commit = fetched.revision.commit.clone();
-                    if done.as_ref() != Some(&commit) && self.acceptable(&fetched).await {
+                    let commit = arrived.fetched.revision.commit.clone();
+                    if done.as_ref() != Some(&commit) && self.acceptable(&arrived).await {
                         // A look at the source goes on beside the preparation: what is newer supersedes it.
                         tokio::select! {
-                            finished = self.prepare(fetched) => done = finished.then_some(commit),
+                            finished = self.prepare(arrived.fetched) => done = finished.then_some(commit),
                             () = self.newer_than(&commit) => {
                                 preparing.succeeded();
                                 continue;
@@ -171,37 +187,34 @@ impl<E: Engine> Preparer<E> {
                 () = tokio::time::sleep(self.inputs.interval) => {}
                 () = self.inputs.look.notified() => {}
             }
-            if let Ok(fetched) = self.fetch().await
-                && fetched.revision.commit != commit
+            if let Ok(arrived) = self.fetch().await
+                && !arrived.refused
+                && arrived.fetched.revision.commit != commit
             {
                 return;
             }
         }
     }
 
-    async fn fetch(&self) -> Result<Fetched, SourceError> {
+    async fn fetch(&self) -> Result<Arrived, SourceError> {
         let stop = Arc::new(AtomicBool::new(false));
         // Dropping this future must not leave a thread talking to the network.
         let _guard = StopOnDrop(Arc::clone(&stop));
-        let (source, moves) = (Arc::clone(&self.source), Arc::clone(&self.moves));
-        let fetched = tokio::task::spawn_blocking(move || {
-            let mut source = source.lock().unwrap_or_else(PoisonError::into_inner);
-            let before = source.held().map(|revision| revision.commit.clone());
-            let fetched = source.fetch(&stop)?;
-            // Noted here, where it happens: whoever waits for this thread may stop waiting.
-            note_move(
-                &mut moves.lock().unwrap_or_else(PoisonError::into_inner),
-                before,
-                &fetched,
-            );
-            Ok::<_, SourceError>(fetched)
+        let (source, policy) = (Arc::clone(&self.source), self.inputs.history);
+        let arrived = tokio::task::spawn_blocking(move || {
+            fetch_by_policy(
+                &mut source.lock().unwrap_or_else(PoisonError::into_inner),
+                policy,
+                &stop,
+            )
         })
         .await;
-        let fetched = match fetched {
-            Ok(fetched) => fetched?,
+        let arrived = match arrived {
+            Ok(arrived) => arrived?,
             // The thread panicked or the runtime is going down; neither has an answer to give.
             Err(_) => std::future::pending().await,
         };
+        let fetched = &arrived.fetched;
         let now = self.inputs.clock.now();
         self.status.send_modify(|status| {
             status.fetched_at = Some(now);
@@ -213,62 +226,28 @@ impl<E: Engine> Preparer<E> {
             }
             status.revision = Some(fetched.revision.clone());
         });
-        Ok(fetched)
+        Ok(arrived)
     }
 
-    /// Applies the policy on rewritten history. What was let through is remembered on disk, so that a refusal holds
-    /// across restarts, until the reference is back at that commit or moves forward from it.
-    async fn acceptable(&self, fetched: &Fetched) -> bool {
-        let commit = &fetched.revision.commit;
-        let noted = self.moves.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Move { before, moved } = noted.unwrap_or(Move {
-            before: None,
-            moved: fetched.moved.clone(),
-        });
-        let how = match &moved {
-            Moved::Backward { .. } => "rolled back",
-            Moved::Rewritten { .. } => "rewritten (force-pushed)",
-            Moved::First | Moved::Unchanged | Moved::Forward => "moved on from a refused commit",
-        };
-        let accepted = self.accepted();
-        let from = accepted.as_deref().or(before.as_deref()).unwrap_or_default();
-        let told = format!(
-            "history was {how}: from {} to {}",
-            from.get(..12).unwrap_or(from),
-            fetched.revision.short()
-        );
-        let jumped = matches!(moved, Moved::Backward { .. } | Moved::Rewritten { .. });
-        match self.inputs.history {
-            HistoryPolicy::Follow if jumped => {
+    /// Tells what the policy did.
+    async fn acceptable(&self, arrived: &Arrived) -> bool {
+        match &arrived.rewritten {
+            None => true,
+            Some(told) if arrived.refused => {
+                let why = format!("{told}; refused by policy (source.onHistoryRewrite)");
+                self.refuse(None, &arrived.fetched.revision, why).await;
+                false
+            }
+            Some(told) => {
                 self.note(
                     Severity::Warning,
                     "HistoryMoved",
                     format!("{told}; followed by policy"),
                 )
                 .await;
-            }
-            HistoryPolicy::Follow => {}
-            HistoryPolicy::Refuse => {
-                let builds_on_accepted = matches!(moved, Moved::Forward) && before == accepted;
-                if accepted.as_ref().is_some_and(|accepted| accepted != commit) && !builds_on_accepted {
-                    let why = format!("{told}; refused by policy (source.onHistoryRewrite)");
-                    self.refuse(None, &fetched.revision, why).await;
-                    return false;
-                }
+                true
             }
         }
-        if accepted.as_ref() != Some(commit)
-            && let Err(err) = kit::disk::replace(&self.inputs.accepted, commit.as_bytes())
-        {
-            tracing::error!(%err, path = %self.inputs.accepted.display(), "cannot remember the accepted revision");
-        }
-        true
-    }
-
-    fn accepted(&self) -> Option<String> {
-        // An unreadable file is as good as none: the policy starts over from what comes next.
-        let bytes = kit::disk::read_if_there(&self.inputs.accepted).ok().flatten()?;
-        String::from_utf8(bytes).ok()
     }
 
     /// Says whether this revision is done with, for better or worse; an image that cannot be pulled now is not.
