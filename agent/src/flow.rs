@@ -16,7 +16,7 @@ use kit::{Clock, Tasks};
 use plan::Limits;
 use runtime::Engine;
 use source::GitSource;
-use spool::{Class, Durability, Spool, Stream};
+use spool::{Class, Durability, NOTICES, Retention, Spool, Stream};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
@@ -28,6 +28,8 @@ use wire::client::HubAddress;
 
 /// Requests that wait for the loop; more is an answer ("busy").
 const REQUEST_SLOTS: usize = 8;
+/// Heartbeats that are kept while the link is down.
+const HEARTBEAT_BYTES: u64 = 256 * 1024;
 /// How long a stop waits for tasks to end.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -91,6 +93,17 @@ struct Streams {
     status: Stream,
     events: Stream,
     heartbeat: Stream,
+    /// What the spool says of itself: drops, losses.
+    notices: Stream,
+}
+
+impl Streams {
+    /// All of them, most urgent first.
+    fn all(&self) -> Vec<Stream> {
+        [&self.notices, &self.status, &self.events, &self.heartbeat]
+            .map(Clone::clone)
+            .to_vec()
+    }
 }
 
 impl<E: Engine> Agent<E> {
@@ -107,7 +120,13 @@ impl<E: Engine> Agent<E> {
             status: spool.stream(STATUS, Durability::Strict, Class::Normal)?,
             events: spool.stream(EVENTS, Durability::Strict, Class::Normal)?,
             heartbeat: spool.stream(HEARTBEAT, Durability::Sampled, Class::Bulk)?,
+            notices: spool.stream(NOTICES, Durability::Strict, Class::Critical)?,
         };
+        // Readings of a device that was away are worth less than the flash they would wear.
+        streams.heartbeat.retain(Retention {
+            max_bytes: Some(HEARTBEAT_BYTES),
+            ..Retention::usual(HEARTBEAT, Durability::Sampled)
+        });
         let source = GitSource::open(&state.join("source"), config.source.clone())
             .context("the source cannot be opened")?;
         let generations = Generations::open(&state.join("generations"))?;
@@ -122,7 +141,7 @@ impl<E: Engine> Agent<E> {
                     .map(str::parse::<EnrolToken>)
                     .transpose()
                     .context("hub.token")?;
-                for stream in [&streams.status, &streams.events, &streams.heartbeat] {
+                for stream in streams.all() {
                     stream.attach(uplink::SINK)?;
                 }
                 Some((address, token))
@@ -231,11 +250,7 @@ impl<E: Engine> Agent<E> {
             look: Arc::clone(&look),
             requests: requests.clone(),
             epoch: spool.epoch(),
-            streams: vec![
-                streams.status.clone(),
-                streams.events.clone(),
-                streams.heartbeat.clone(),
-            ],
+            streams: streams.all(),
         };
         tasks.spawn_vital("local", local::serve(Arc::new(listener), desk));
         if let Some((hub, token)) = hub {
@@ -246,7 +261,7 @@ impl<E: Engine> Agent<E> {
                 device: config.device.clone(),
                 class: config.class.clone(),
                 boot_id,
-                streams: vec![streams.status, streams.events, streams.heartbeat],
+                streams: streams.all(),
                 epoch: spool.epoch(),
                 status,
                 orders: Orders::new(engine, journal, requests, look),
