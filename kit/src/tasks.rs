@@ -162,7 +162,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_stop_names_those_who_did_not_end() {
         let tasks = Tasks::new();
-        tasks.spawn("good", OnEnd::Restart, || std::future::pending());
+        tasks.spawn("good", OnEnd::Restart, std::future::pending);
         tasks.spawn_to_end("deaf", std::future::pending());
         assert_eq!(
             tasks.shut_down(Duration::from_secs(1)).await,
