@@ -54,15 +54,10 @@ impl Podman {
         let file = file.to_string_lossy();
         let start = Instant::now();
         let words = ["kube", "play", "--quiet", &file];
-        let played = async {
-            self.run(&words).await?;
-            // Its pods run when it returns; where they do not, this would wait for nothing.
-            Ok(())
-        };
         let running = count_reaches(pods, start, || of_program(cgroups::processes_below(GROUP)).len());
-        let both = tokio::try_join!(running, played);
+        let both = tokio::try_join!(running, self.run(&words));
         let down = self.run(&["kube", "down", &file]).await;
-        let (time, ()) = both?;
+        let (time, _) = both?;
         down?;
         count_reaches(0, Instant::now(), || {
             of_program(cgroups::processes_below(GROUP)).len()
@@ -115,11 +110,19 @@ fn options(dir: &Path) -> Vec<String> {
     .to_vec()
 }
 
-/// Podman asks for more than a root without `CAP_SYS_RESOURCE` may give: its limits are held to our own hard ones.
+/// Podman asks for more than a root without `CAP_SYS_RESOURCE` may give: its limits are held to our own hard ones, and
+/// its processes to the kernel's numbers, as podman holds itself to them before it starts a container.
 fn limits() -> Result<String> {
     use nix::sys::resource::{Resource, getrlimit};
+    const PID_MAX: &str = "/proc/sys/kernel/pid_max";
+    let numbers: u64 = fs::read_to_string(PID_MAX)
+        .context(PID_MAX)?
+        .trim()
+        .parse()
+        .context(PID_MAX)?;
     let (_, files) = getrlimit(Resource::RLIMIT_NOFILE)?;
     let (_, processes) = getrlimit(Resource::RLIMIT_NPROC)?;
+    let processes = processes.min(numbers);
     Ok(format!(
         "[containers]\ndefault_ulimits = [\"nofile={files}:{files}\", \"nproc={processes}:{processes}\"]\n"
     ))
