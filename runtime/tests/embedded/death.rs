@@ -29,6 +29,7 @@ async fn root_containers_outlive_the_agent_and_are_restarted_without_it() {
     let steady = pod("steady", RestartPolicy::Always, "echo begun; sleep 1000");
     agent.send(&start(&steady));
     assert_eq!(agent.answer(), "done");
+    eventually("its state", || rig.state()["shim"]["pid"].is_i64()).await;
     let before = rig.state();
     agent.kill();
 
