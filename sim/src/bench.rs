@@ -77,8 +77,9 @@ pub async fn run(mut world: World, plan: Plan, stop: impl Future<Output = ()>) -
     };
     let logs = measured.is_err().then(|| crate::demo::logs(&world));
     podman::remove(world.dir());
-    world.down()?;
+    let removed = world.down();
     report::tell(&rows, plan.json.as_deref())?;
+    removed?;
     if let (Err(err), Some(logs)) = (&measured, logs) {
         progress.line(&logs);
         progress.line(&format!("figures up to then are in the table: {err:#}"));

@@ -5,10 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 const ROOT: &str = "/sys/fs/cgroup";
+/// Parent of every device's group.
+const PARENT: &str = "/leeward-dev";
 
 /// The control group of a device, as the agent's configuration names it.
 pub fn name(device: &str) -> String {
-    format!("/leeward-dev/{device}")
+    format!("{PARENT}/{device}")
 }
 
 /// A hierarchy, and what is written into its files; `None` is no limit.
@@ -92,13 +94,27 @@ fn gather(dir: &Path, pids: &mut Vec<i32>) {
 
 /// Removes a device's groups, deepest first; those that still hold a process stay.
 pub fn remove(device: &str) {
-    let Ok(hierarchies) = fs::read_dir(ROOT) else {
-        return;
-    };
-    for hierarchy in hierarchies.flatten().map(|entry| entry.path()) {
-        remove_below(&hierarchy.join(name(device).trim_start_matches('/')));
+    for dir in everywhere(&name(device)) {
+        remove_below(&dir);
     }
-    remove_below(&dir("", device));
+    remove_empty(PARENT);
+}
+
+/// Removes a group where it is empty: no process, and no group below it.
+pub fn remove_empty(group: &str) {
+    for dir in everywhere(group) {
+        // Absent, or in use by others.
+        let _ = fs::remove_dir(dir);
+    }
+}
+
+/// A group's folders in all hierarchies.
+fn everywhere(group: &str) -> Vec<PathBuf> {
+    let group = group.trim_start_matches('/');
+    let hierarchies = fs::read_dir(ROOT).into_iter().flatten().flatten();
+    let mut dirs: Vec<PathBuf> = hierarchies.map(|entry| entry.path().join(group)).collect();
+    dirs.push(Path::new(ROOT).join(group));
+    dirs
 }
 
 fn remove_below(dir: &Path) {

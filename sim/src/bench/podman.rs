@@ -144,4 +144,6 @@ pub(super) fn remove(world: &Path) {
         .stderr(Stdio::null())
         .status();
     crate::world::unmount_below(&dir);
+    // Stays where someone else's podman has containers in it.
+    cgroups::remove_empty(GROUP);
 }
