@@ -30,9 +30,14 @@ fn host_end(index: u8) -> String {
     format!("lwdevh{index}")
 }
 
+/// Whether a world's bridge is there: this one's, or that of another folder.
+pub fn is_up() -> bool {
+    run("ip", &["link", "show", BRIDGE]).is_ok()
+}
+
 /// Makes the bridge and the table of cut links.
 pub fn up() -> Result<()> {
-    if run("ip", &["link", "show", BRIDGE]).is_err() {
+    if !is_up() {
         run("ip", &["link", "add", BRIDGE, "type", "bridge"])?;
     }
     run("ip", &["addr", "replace", &format!("{CLOUD}/24"), "dev", BRIDGE])?;
