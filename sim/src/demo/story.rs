@@ -6,6 +6,7 @@ use crate::until::until;
 use crate::world::{World, tail};
 use crate::{apps, cgroups, fleet, http, local, process};
 use anyhow::{Context as _, Result, ensure};
+use jiff::Timestamp;
 use model::{Phase, WorkloadState};
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -113,6 +114,7 @@ pub(super) async fn tell(
 /// The link is cut, the agent killed, a container crashes; then everything comes back and nothing is lost.
 async fn alone(world: &mut World, api: &ApiClient, progress: &Progress, story: &mut Story<'_>) -> Result<()> {
     progress.chapter("One device on its own");
+    let cut_at = Timestamp::now();
     world.cut(LONELY)?;
     progress.step(&format!("link of {LONELY} cut"));
     story
@@ -145,6 +147,7 @@ async fn alone(world: &mut World, api: &ApiClient, progress: &Progress, story: &
     progress.step("a push that it cannot see");
 
     progress.chapter("The link returns");
+    let restored_at = Timestamp::now();
     world.restore(LONELY)?;
     story
         .check("it catches up with the fleet", async {
@@ -153,7 +156,7 @@ async fn alone(world: &mut World, api: &ApiClient, progress: &Progress, story: &
         .await?;
     story
         .check("the hub has what happened meanwhile, in order", async {
-            told_later(api).await
+            told_later(api, cut_at, restored_at).await
         })
         .await?;
     story
@@ -428,19 +431,23 @@ async fn offline_ready(world: &World) -> Result<String> {
 }
 
 /// Events of the time without link: they are there, each once, in the order of their time.
-async fn told_later(api: &ApiClient) -> Result<String> {
+async fn told_later(api: &ApiClient, cut_at: Timestamp, restored_at: Timestamp) -> Result<String> {
     let name = LONELY.parse()?;
     let (count, _) = until("the events", PATIENT, || async {
         let mut rows = api.events(Some(&name), 500).await?;
         rows.reverse();
         let late: Vec<_> = rows
             .iter()
-            .filter(|row| row.received_at.duration_since(row.event.time).as_secs() >= 2)
+            .filter(|row| row.event.time > cut_at && row.event.time < restored_at)
             .collect();
         let has = |reasons: &[&str]| {
             late.iter()
                 .any(|row| reasons.contains(&row.event.reason.as_str()))
         };
+        ensure!(
+            late.iter().all(|row| row.received_at >= restored_at),
+            "something came through a cut link"
+        );
         ensure!(has(&["Exited", "BackOff", "Died"]), "the crash is not told yet");
         ensure!(has(&["Started"]), "the restart is not told yet");
         let mut seen = BTreeSet::new();
