@@ -113,5 +113,4 @@ async fn root_the_default_seccomp_profile_confines() {
         !text.contains("unshared") && text.ends_with("child\ndone\n"),
         "{text}"
     );
-    assert!(text.contains("Operation not permitted"), "{text}");
 }
