@@ -29,6 +29,7 @@ mod resource;
 mod selector;
 mod smp;
 mod target;
+mod trace;
 mod transform;
 mod vars;
 mod yaml;
@@ -36,6 +37,7 @@ mod yaml;
 pub use error::{Details, Problem, RenderError};
 pub use flux::render;
 pub use loader::LoadRestrictor;
+pub use trace::{Inspection, Trace, Traced, inspect, inspect_folder};
 
 use model::{Object, Tree};
 use yaml::Node;
@@ -60,19 +62,27 @@ pub struct Build {
 /// # Errors
 /// Whatever kustomize refuses, Helm charts, and plugins that are not built in.
 pub fn build(tree: &Tree, path: &str, options: &BuildOptions) -> Result<Build, RenderError> {
+    let (made, warnings) = built(tree, path, options)?;
+    let nodes = made.into_iter().map(|made| made.node).collect();
+    Ok(Build { nodes, warnings })
+}
+
+/// The objects of a folder with their origins, and the warnings.
+fn built(
+    tree: &Tree,
+    path: &str,
+    options: &BuildOptions,
+) -> Result<(Vec<trace::Made>, Vec<String>), RenderError> {
     let mut builder = target::Builder::new();
     let loader = loader::Loader::new(tree, options.load_restrictor, path)?;
     let target = builder.load(loader)?;
     let resources = builder.build(&target)?;
-    let mut nodes = Vec::with_capacity(resources.0.len());
+    let mut made = Vec::with_capacity(resources.0.len());
     for resource in resources.0 {
         check_numbers(&resource.node).map_err(|error| resource.blame(error))?;
-        nodes.push(resource.node);
+        made.push(trace::Made::from(resource));
     }
-    Ok(Build {
-        nodes,
-        warnings: builder.warnings,
-    })
+    Ok((made, builder.warnings))
 }
 
 impl Build {

@@ -122,6 +122,10 @@ pub(crate) struct Resource {
     pub origin: Option<Origin>,
     /// What changed it, where that is asked for.
     pub transformations: Vec<Origin>,
+    /// Whether a patch changed it whose file is not in `patches` yet.
+    pub patched: bool,
+    /// The files of the patches that changed it, in order.
+    pub patches: Vec<Rc<str>>,
 }
 
 impl Resource {
@@ -140,6 +144,8 @@ impl Resource {
             shared: 0,
             origin: None,
             transformations: Vec::new(),
+            patched: false,
+            patches: Vec::new(),
         }
     }
 
@@ -304,6 +310,7 @@ impl Resource {
         self.behavior = old.behavior;
         self.vars.clone_from(&old.vars);
         self.transformations.clone_from(&old.transformations);
+        self.patches.clone_from(&old.patches);
     }
 }
 

@@ -11,6 +11,7 @@ use crate::{
     origin::{self, Origin},
     plugins, reader, replacements,
     resource::{Resource, Resources},
+    trace,
     transform::{images, metadata, metadata::End, namespace, patches, sort},
     vars,
     yaml::{self, Node},
@@ -292,6 +293,7 @@ impl Builder {
         self.rename(resources, target, &config)?;
         for patch in &kustomization.patches_json6902 {
             patches::apply_json(resources, patch, &target.loader)?;
+            trace::note_patch(resources, &patch_file(target, &patch.path));
             self.note(resources, target, "PatchJson6902Transformer");
         }
         for replica in &kustomization.replicas {
@@ -313,6 +315,7 @@ impl Builder {
         for entry in &kustomization.transformers {
             plugins::transform(resources, self, target, entry)
                 .map_err(|error| error.field("transformers"))?;
+            trace::note_patch(resources, &target.file);
         }
         Ok(())
     }
@@ -322,6 +325,8 @@ impl Builder {
         if !kustomization.patches_strategic_merge.is_empty() {
             for entry in &kustomization.patches_strategic_merge {
                 patches::apply_merge(resources, entry, &target.loader, self.schemas())?;
+                let path = if target.loader.has_file(entry) { entry } else { "" };
+                trace::note_patch(resources, &patch_file(target, path));
             }
             drop_deleted(resources);
             self.note(resources, target, "PatchStrategicMergeTransformer");
@@ -329,6 +334,7 @@ impl Builder {
         for patch in &kustomization.patches {
             patches::apply(resources, patch, &target.loader, self.schemas())?;
             drop_deleted(resources);
+            trace::note_patch(resources, &patch_file(target, &patch.path));
             self.note(resources, target, "PatchTransformer");
         }
         Ok(())
@@ -402,6 +408,14 @@ impl Builder {
         let mut all = self.empty();
         self.add_resource(&mut all, target, entry)?;
         Ok(all.resources)
+    }
+}
+
+/// The file that a patch is in; the kustomization's own for one that is written there.
+fn patch_file(target: &Target<'_>, path: &str) -> Rc<str> {
+    match path {
+        "" => target.file.clone(),
+        path => target.loader.display(path).into(),
     }
 }
 

@@ -222,3 +222,52 @@ fn wrong_flux_objects_say_what_is_wrong() {
     );
     assert_eq!(twice.unwrap_err().details().problem, Problem::Conflict);
 }
+
+#[test]
+fn an_inspection_goes_on_behind_faults_and_knows_where_objects_come_from() {
+    let overlay = "resources: [../base]\nnamePrefix: my-\npatches:\n- path: patch.yaml\n\
+                   - target: {kind: ConfigMap}\n  patch: '[{op: add, path: /data/more, value: x}]'\n";
+    let two = format!("{}---\n{}", config_map("one", "1"), config_map("two", "2"));
+    let files = [
+        ("clusters/pi/a.yaml", kustomization("a", "./missing", "")),
+        (
+            "clusters/pi/b.yaml",
+            kustomization("b", "./overlay", "  dependsOn: [{name: nobody}]\n"),
+        ),
+        (
+            "clusters/pi/c.yaml",
+            kustomization("c", "./overlay", "  unknown: 1\n"),
+        ),
+        ("overlay/kustomization.yaml", overlay.to_owned()),
+        ("overlay/patch.yaml", config_map("two", "3")),
+        ("base/kustomization.yaml", "resources: [maps.yaml]\n".to_owned()),
+        ("base/maps.yaml", two),
+    ];
+    let tree: Tree = files.into_iter().collect();
+    let found = render::inspect(&tree, "clusters/pi", &BTreeMap::new());
+    let problems: Vec<String> = found.problems.iter().map(ToString::to_string).collect();
+    assert!(problems[0].contains("unknown field `unknown`"), "{problems:?}");
+    assert!(
+        problems[1].contains("there is no folder \"./missing\""),
+        "{problems:?}"
+    );
+    assert!(
+        problems[2].contains("there is no Kustomization nobody"),
+        "{problems:?}"
+    );
+    assert_eq!(problems.len(), 3, "{problems:?}");
+    assert_eq!(found.folders, ["clusters/pi", "overlay"]);
+    let two = found
+        .objects
+        .iter()
+        .find(|it| it.object.name() == "my-two")
+        .unwrap();
+    assert_eq!(two.trace.file.as_deref(), Some("base/maps.yaml"));
+    assert_eq!(two.trace.line, 8);
+    assert_eq!(
+        two.trace.patches,
+        ["overlay/patch.yaml", "overlay/kustomization.yaml"]
+    );
+    let flux = found.objects.iter().find(|it| it.object.name() == "b").unwrap();
+    assert_eq!(flux.trace.file.as_deref(), Some("clusters/pi/b.yaml"));
+}

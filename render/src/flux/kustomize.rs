@@ -10,6 +10,7 @@ use crate::{
     kustomization::{Image, Kustomization, Patch, Selector},
     loader::{self, Loader},
     target::{Builder, FILE_NAMES, Target},
+    trace::Made,
     yaml::{self, Node},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -17,7 +18,7 @@ use model::{Object, Tree};
 use std::collections::BTreeMap;
 
 pub(super) struct Built {
-    pub nodes: Vec<Node>,
+    pub made: Vec<Made>,
     pub warnings: Vec<String>,
 }
 
@@ -47,7 +48,7 @@ pub(super) fn build(tree: &Tree, path: &str, spec: Option<&KustomizationSpec>) -
     }
     let resources = builder.build(&target)?;
     Ok(Built {
-        nodes: resources.0.into_iter().map(|resource| resource.node).collect(),
+        made: resources.0.into_iter().map(Made::from).collect(),
         warnings: builder.warnings,
     })
 }

@@ -15,7 +15,8 @@ pub use types::{
 
 use crate::{
     error::{Problem, RenderError, Result},
-    yaml::{self, Node},
+    trace::{Inspection, Made},
+    yaml::Node,
 };
 use model::{Desired, Object, ObjectKey, Revision, Tree};
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,14 +40,7 @@ pub fn render(
     vars: &BTreeMap<String, String>,
 ) -> Result<Desired> {
     let tree = ignore::without_ignored(tree)?;
-    let mut renderer = Renderer {
-        tree: &tree,
-        vars,
-        objects: Vec::new(),
-        owners: BTreeMap::new(),
-        rendered: BTreeSet::new(),
-        warnings: Vec::new(),
-    };
+    let mut renderer = Renderer::new(&tree, vars);
     let path = kustomize::clean(&tree, path)?;
     renderer.folder(&path)?;
     Ok(Desired {
@@ -55,6 +49,29 @@ pub fn render(
         objects: renderer.objects,
         warnings: renderer.warnings,
     })
+}
+
+/// As [`render`], for people: goes on behind a fault and keeps Flux's objects.
+pub(crate) fn inspect(tree: &Tree, path: &str, vars: &BTreeMap<String, String>) -> Inspection {
+    let failed = |problem| Inspection {
+        problems: vec![problem],
+        ..Inspection::default()
+    };
+    let tree = match ignore::without_ignored(tree) {
+        Ok(tree) => tree,
+        Err(problem) => return failed(problem),
+    };
+    let path = match kustomize::clean(&tree, path) {
+        Ok(path) => path,
+        Err(problem) => return failed(problem),
+    };
+    let mut renderer = Renderer::new(&tree, vars);
+    renderer.inspection = Some(Inspection::default());
+    let ended = renderer.folder(&path);
+    let mut inspection = renderer.inspection.unwrap_or_default();
+    inspection.problems.extend(ended.err());
+    inspection.warnings = renderer.warnings;
+    inspection
 }
 
 /// An object's name, for the questions who made it and whether it is there.
@@ -69,38 +86,86 @@ struct Renderer<'a> {
     /// The `Kustomization` objects that are resolved or being resolved.
     rendered: BTreeSet<Named>,
     warnings: Vec<String>,
+    /// Where faults do not end the rendering: what was found so far.
+    inspection: Option<Inspection>,
 }
 
-impl Renderer<'_> {
+impl<'a> Renderer<'a> {
+    fn new(tree: &'a Tree, vars: &'a BTreeMap<String, String>) -> Self {
+        Self {
+            tree,
+            vars,
+            objects: Vec::new(),
+            owners: BTreeMap::new(),
+            rendered: BTreeSet::new(),
+            warnings: Vec::new(),
+            inspection: None,
+        }
+    }
+
+    /// Ends the rendering, unless all faults are collected.
+    fn fault(&mut self, error: RenderError) -> Result<()> {
+        match &mut self.inspection {
+            Some(inspection) => {
+                inspection.problems.push(error);
+                Ok(())
+            }
+            None => Err(error),
+        }
+    }
+
+    fn build(&mut self, path: &str, spec: Option<&KustomizationSpec>) -> Result<Vec<Made>> {
+        if let Some(inspection) = &mut self.inspection {
+            inspection.folders.push(path.to_owned());
+        }
+        let built = kustomize::build(self.tree, path, spec)?;
+        self.warnings.extend(built.warnings);
+        Ok(built.made)
+    }
+
     /// The root folder, with the `Kustomization` that points at it where there is one.
     fn folder(&mut self, path: &str) -> Result<()> {
-        let built = kustomize::build(self.tree, path, None)?;
-        self.warnings.extend(built.warnings);
-        let own = kustomizations(&built.nodes)?.into_iter().find(|(_, flux)| {
-            kustomize::clean(self.tree, &flux.spec.path).is_ok_and(|target| target == path)
-        });
-        let nodes = match &own {
-            None => built.nodes,
-            Some((_, flux)) => {
+        let built = self.build(path, None)?;
+        let own = kustomizations(&built)
+            .filter_map(Result::ok)
+            .find(|flux| kustomize::clean(self.tree, &flux.spec.path).is_ok_and(|target| target == path));
+        let made = match &own {
+            None => built,
+            Some(flux) => {
                 self.rendered.insert(flux.named());
-                let built = kustomize::build(self.tree, path, Some(&flux.spec))?;
-                self.finish(built.nodes, flux)?
+                let built = self.build(path, Some(&flux.spec))?;
+                self.finish(built, flux)?
             }
         };
-        self.take(nodes, path)
+        self.take(made, path)
     }
 
     /// Keeps what is to run, and resolves the `Kustomization` objects among it.
-    fn take(&mut self, nodes: Vec<Node>, from: &str) -> Result<()> {
-        let found = kustomizations(&nodes)?;
-        let sources = Sources::of(&nodes);
-        for node in nodes {
-            let group = group_of(&node);
-            if group.ends_with(GROUP_SUFFIX) {
-                self.note_flux_object(&node);
-                continue;
+    fn take(&mut self, made: Vec<Made>, from: &str) -> Result<()> {
+        let mut found = Vec::new();
+        for flux in kustomizations(&made) {
+            match flux {
+                Ok(flux) => found.push(flux),
+                Err(error) => self.fault(error)?,
             }
-            self.keep(&node, from)?;
+        }
+        let sources = Sources::of(&made);
+        for made in &made {
+            let object = match made.object() {
+                Ok(object) => object,
+                Err(error) => {
+                    self.fault(error.in_file(from))?;
+                    continue;
+                }
+            };
+            if let Some(inspection) = &mut self.inspection {
+                inspection.objects.push(made.traced(object.clone()));
+            }
+            if group_of(&made.node).ends_with(GROUP_SUFFIX) {
+                self.note_flux_object(&made.node);
+            } else {
+                self.keep(object, from)?;
+            }
         }
         self.resolve_all(found, &sources)
     }
@@ -116,18 +181,16 @@ impl Renderer<'_> {
         }
     }
 
-    fn keep(&mut self, node: &Node, from: &str) -> Result<()> {
-        let value = yaml::to_json(node).map_err(crate::bad_number)?;
-        let object = Object::new(value)
-            .map_err(|error| RenderError::new(Problem::Unreadable, error.to_string()).in_file(from))?;
+    fn keep(&mut self, object: Object, from: &str) -> Result<()> {
         let key = object.key();
         if let Some(first) = self.owners.get(&key) {
-            return Err(RenderError::new(
+            let error = RenderError::new(
                 Problem::Conflict,
                 format!("the object comes from {first} and from {from}"),
             )
             .on(key)
-            .remedy("leave it to one of them"));
+            .remedy("leave it to one of them");
+            return self.fault(error);
         }
         self.owners.insert(key, from.to_owned());
         self.objects.push(object);
@@ -135,25 +198,27 @@ impl Renderer<'_> {
     }
 
     /// Resolves in the order of `dependsOn`; the order of the files where that leaves it open.
-    fn resolve_all(&mut self, mut todo: Vec<(String, FluxKustomization)>, sources: &Sources) -> Result<()> {
-        todo.retain(|(_, flux)| !self.rendered.contains(&flux.named()));
+    fn resolve_all(&mut self, mut todo: Vec<FluxKustomization>, sources: &Sources) -> Result<()> {
+        todo.retain(|flux| !self.rendered.contains(&flux.named()));
         while !todo.is_empty() {
-            let waiting: Vec<Named> = todo.iter().map(|(_, flux)| flux.named()).collect();
+            let waiting: Vec<Named> = todo.iter().map(FluxKustomization::named).collect();
             let ready = todo
                 .iter()
-                .position(|(_, flux)| flux.dependencies().all(|name| !waiting.contains(&name)));
+                .position(|flux| flux.dependencies().all(|name| !waiting.contains(&name)));
             let Some(ready) = ready else {
-                let names: Vec<&str> = todo.iter().map(|(_, flux)| flux.name.as_str()).collect();
-                return Err(RenderError::new(
+                let names: Vec<&str> = todo.iter().map(|flux| flux.name.as_str()).collect();
+                let error = RenderError::new(
                     Problem::Configuration,
                     format!("the Kustomizations {} depend on one another", names.join(", ")),
                 )
                 .field("spec.dependsOn")
-                .remedy("break the circle"));
+                .remedy("break the circle");
+                return self.fault(error);
             };
-            let (_, flux) = todo.remove(ready);
-            self.resolve(&flux, sources)
-                .map_err(|error| error.on(format_args!("Kustomization/{}/{}", flux.namespace, flux.name)))?;
+            let flux = todo.remove(ready);
+            if let Err(error) = self.resolve(&flux, sources) {
+                self.fault(error.on(named(&flux)))?;
+            }
         }
         Ok(())
     }
@@ -170,11 +235,13 @@ impl Renderer<'_> {
         }
         for dependency in flux.dependencies() {
             if !self.rendered.contains(&dependency) {
-                return Err(RenderError::new(
+                let error = RenderError::new(
                     Problem::NotFound,
                     format!("there is no Kustomization {} to depend on", dependency.1),
                 )
-                .field("spec.dependsOn"));
+                .field("spec.dependsOn")
+                .on(named(flux));
+                self.fault(error)?;
             }
         }
         if !sources.is_this_repository(&spec.source_ref, &flux.namespace) {
@@ -185,36 +252,36 @@ impl Renderer<'_> {
             return Ok(());
         }
         let path = kustomize::clean(self.tree, &spec.path).map_err(|error| error.field("spec.path"))?;
-        let built = kustomize::build(self.tree, &path, Some(spec))?;
-        self.warnings.extend(built.warnings);
-        let nodes = self.finish(built.nodes, flux)?;
-        self.take(nodes, &format!("Kustomization {}", flux.name))
+        let built = self.build(&path, Some(spec))?;
+        let made = self.finish(built, flux)?;
+        self.take(made, &format!("Kustomization {}", flux.name))
     }
 
     /// What Flux does after the build: substitution, common metadata, owner labels, order.
-    fn finish(&self, nodes: Vec<Node>, flux: &FluxKustomization) -> Result<Vec<Node>> {
+    fn finish(&self, built: Vec<Made>, flux: &FluxKustomization) -> Result<Vec<Made>> {
         let spec = &flux.spec;
         let variables = match &spec.post_build {
             Some(post_build) => Some(self.variables(post_build, &flux.namespace)?),
             None => None,
         };
-        let mut finished = Vec::with_capacity(nodes.len());
-        for mut node in nodes {
-            if let Some(variables) = variables.as_ref().filter(|_| may_substitute(&node)) {
-                node = kustomize::substitute_in(&node, variables)?;
+        let mut finished = Vec::with_capacity(built.len());
+        for mut made in built {
+            let node = &mut made.node;
+            if let Some(variables) = variables.as_ref().filter(|_| may_substitute(node)) {
+                *node = kustomize::substitute_in(node, variables)?;
             }
             if let Some(common) = &spec.common_metadata {
-                set_metadata(&mut node, "labels", &common.labels);
-                set_metadata(&mut node, "annotations", &common.annotations);
+                set_metadata(node, "labels", &common.labels);
+                set_metadata(node, "annotations", &common.annotations);
             }
             let owner = BTreeMap::from([
                 (format!("{KUSTOMIZE_GROUP}/name"), flux.name.clone()),
                 (format!("{KUSTOMIZE_GROUP}/namespace"), flux.namespace.clone()),
             ]);
-            set_metadata(&mut node, "labels", &owner);
-            finished.push(node);
+            set_metadata(node, "labels", &owner);
+            finished.push(made);
         }
-        finished.sort_by_key(stage);
+        finished.sort_by_key(|made| stage(&made.node));
         Ok(finished)
     }
 
@@ -262,17 +329,18 @@ fn group_of(node: &Node) -> &str {
     api_version.split_once('/').map_or("", |(group, _)| group)
 }
 
-/// The `Kustomization` objects among others, with their names.
-fn kustomizations(nodes: &[Node]) -> Result<Vec<(String, FluxKustomization)>> {
-    nodes
-        .iter()
+/// The `Kustomization` objects among others.
+fn kustomizations(made: &[Made]) -> impl Iterator<Item = Result<FluxKustomization>> + '_ {
+    made.iter()
+        .map(|made| &made.node)
         .filter(|node| group_of(node) == KUSTOMIZE_GROUP)
         .filter(|node| node.get("kind").map_or("", Node::value) == "Kustomization")
-        .map(|node| {
-            let flux = FluxKustomization::decode(node)?;
-            Ok((flux.name.clone(), flux))
-        })
-        .collect()
+        .map(FluxKustomization::decode)
+}
+
+/// For messages.
+fn named(flux: &FluxKustomization) -> String {
+    format!("Kustomization/{}/{}", flux.namespace, flux.name)
 }
 
 /// The sources that are defined beside some `Kustomization` objects.
@@ -282,9 +350,10 @@ struct Sources {
 }
 
 impl Sources {
-    fn of(nodes: &[Node]) -> Self {
-        let git = nodes
+    fn of(made: &[Made]) -> Self {
+        let git = made
             .iter()
+            .map(|made| &made.node)
             .filter(|node| group_of(node) == "source.toolkit.fluxcd.io")
             .filter(|node| node.get("kind").map_or("", Node::value) == "GitRepository")
             .map(|node| {

@@ -203,6 +203,7 @@ fn texts_only(patch: &mut Resource, field: &str) {
 }
 
 fn merge_one(resource: &mut Resource, patch: &Resource, schemas: &Schemas) -> Result<()> {
+    resource.patched = true;
     let name = resource.name().to_owned();
     let namespace = resource.namespace().to_owned();
     let kind = resource.kind().to_owned();
@@ -233,6 +234,7 @@ fn merge_one(resource: &mut Resource, patch: &Resource, schemas: &Schemas) -> Re
 fn patch_json(resources: &mut Resources, operations: &[Operation], target: &Selector) -> Result<()> {
     for at in Matcher::new(target)?.select(resources) {
         let resource = &mut resources.0[at];
+        resource.patched = true;
         resource.store_previous_id();
         // kustomize keeps notes in annotations while it builds, so that a patch may add to them.
         if let Some(metadata) = resource.metadata_mut() {

@@ -1,0 +1,122 @@
+//! Rendering that goes on behind a fault, and tells where each object comes from.
+
+use crate::{
+    BuildOptions, LoadRestrictor, RenderError, flux,
+    resource::{Resource, Resources, Source},
+    yaml::Node,
+};
+use model::{Object, Tree};
+use std::{collections::BTreeMap, rc::Rc};
+
+/// Where an object comes from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Trace {
+    /// The file that it was read from, or the kustomization that generates it.
+    pub file: Option<String>,
+    /// Line at which it starts there, from 1.
+    pub line: usize,
+    /// Files of the patches that changed it, in order.
+    pub patches: Vec<String>,
+}
+
+/// A rendered object with its origin.
+#[derive(Debug, Clone)]
+pub struct Traced {
+    /// The object.
+    pub object: Object,
+    /// Where it comes from.
+    pub trace: Trace,
+}
+
+/// What a folder renders to, and everything that is wrong with it.
+#[derive(Debug, Clone, Default)]
+pub struct Inspection {
+    /// The objects, Flux's own among them.
+    pub objects: Vec<Traced>,
+    /// Why some objects are not there.
+    pub problems: Vec<RenderError>,
+    /// What people should know.
+    pub warnings: Vec<String>,
+    /// The folders that were built, the first one first.
+    pub folders: Vec<String>,
+}
+
+/// As [`crate::render`], for people: a fault in one `Kustomization` is told and does not hide those of the others.
+pub fn inspect(tree: &Tree, path: &str, vars: &BTreeMap<String, String>) -> Inspection {
+    flux::inspect(tree, path, vars)
+}
+
+/// As [`crate::build`] without restriction of loading, with origins.
+pub fn inspect_folder(tree: &Tree, path: &str) -> Inspection {
+    let options = BuildOptions {
+        load_restrictor: LoadRestrictor::None,
+    };
+    let mut inspection = Inspection {
+        folders: vec![path.to_owned()],
+        ..Inspection::default()
+    };
+    match crate::built(tree, path, &options) {
+        Err(problem) => inspection.problems.push(problem),
+        Ok((made, warnings)) => {
+            inspection.warnings = warnings;
+            for made in &made {
+                match made.object() {
+                    Ok(object) => inspection.objects.push(made.traced(object)),
+                    Err(problem) => inspection.problems.push(problem),
+                }
+            }
+        }
+    }
+    inspection
+}
+
+/// A built object before Flux's finish, with its origin.
+#[derive(Debug, Clone)]
+pub(crate) struct Made {
+    pub node: Node,
+    source: Option<Source>,
+    patches: Vec<Rc<str>>,
+}
+
+impl From<Resource> for Made {
+    fn from(resource: Resource) -> Self {
+        Self {
+            node: resource.node,
+            source: resource.source,
+            patches: resource.patches,
+        }
+    }
+}
+
+impl Made {
+    /// The object; an error names its file.
+    pub fn object(&self) -> Result<Object, RenderError> {
+        let place = |error: RenderError| match &self.source {
+            Some(source) => error.in_file(&*source.file).at_line(source.line),
+            None => error,
+        };
+        let value = crate::yaml::to_json(&self.node).map_err(|number| place(crate::bad_number(number)))?;
+        Object::new(value)
+            .map_err(|error| place(RenderError::new(crate::Problem::Unreadable, error.to_string())))
+    }
+
+    pub fn traced(&self, object: Object) -> Traced {
+        Traced {
+            object,
+            trace: Trace {
+                file: self.source.as_ref().map(|source| source.file.to_string()),
+                line: self.source.as_ref().map_or(0, |source| source.line),
+                patches: self.patches.iter().map(ToString::to_string).collect(),
+            },
+        }
+    }
+}
+
+/// Remembers the file of a patch with all objects that it has just changed.
+pub(crate) fn note_patch(resources: &mut Resources, file: &Rc<str>) {
+    for resource in &mut resources.0 {
+        if std::mem::take(&mut resource.patched) && resource.patches.last() != Some(file) {
+            resource.patches.push(file.clone());
+        }
+    }
+}
