@@ -6,6 +6,7 @@
 //! Errors name file, line, object and field, and what to do about it.
 //! Never: touches disk or network, runs programs, reads a clock.
 
+pub mod cel;
 pub mod check;
 mod config;
 mod crds;
