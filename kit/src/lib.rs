@@ -2,7 +2,7 @@
 //!
 //! Takes: nothing of the product; this crate knows no product word.
 //! Gives: [`Clock`] with its fake, [`disk`] writes that survive a power cut, [`Backoff`],
-//! [`Tasks`] (one owner, one stop, a name for each task), [`chain`] (an error told once, whole).
+//! [`varint`]s, [`Tasks`] (one owner, one stop, a name for each task), [`chain`] (an error told once, whole).
 //! Never: holds state of its own.
 
 mod backoff;
@@ -10,6 +10,7 @@ mod clock;
 pub mod disk;
 mod error;
 mod tasks;
+pub mod varint;
 
 pub use backoff::Backoff;
 pub use clock::{Clock, FakeClock, SystemClock};

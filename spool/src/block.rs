@@ -11,8 +11,8 @@
 //! fits in one page and has its own checksum: a rotten body is still known by name.
 
 use crate::record::{BootId, Class, Durability};
-use crate::varint::{Reader, put, put_text, put_zigzag};
 use bytes::Bytes;
+use kit::varint::{Reader, put, put_text, put_zigzag};
 
 /// Alignment of blocks, and the smallest thing a disk writes.
 pub(crate) const PAGE: usize = 4096;
@@ -157,16 +157,16 @@ impl Entry {
                     2 => Durability::Sampled,
                     _ => return None,
                 },
-                name: from.text()?,
+                name: from.text()?.to_owned(),
             },
             3 => Entry::Position {
-                source: from.text()?,
+                source: from.text()?.to_owned(),
                 value: from.u64()?,
                 order: from.u64()?,
             },
             4 => Entry::Ack {
                 stream: from.u32()?,
-                sink: from.text()?,
+                sink: from.text()?.to_owned(),
                 upto: from.u64()?,
             },
             5 => Entry::Cut {

@@ -35,7 +35,6 @@ mod state;
 mod stream;
 #[cfg(test)]
 mod tests;
-mod varint;
 mod walk;
 mod writer;
 
