@@ -1,4 +1,4 @@
-//! `leeward dev bench`: the figures of the main job, beside their peers.
+//! `leeward dev bench`: the figures of the main job, beside their peers, for `cargo xtask bench`.
 //!
 //! One device of its own for what concerns a single board, then the demo's fleet. Every run of a figure is made in
 //! turns with its peer, so that both meet the same machine; what is told is the median.
@@ -29,10 +29,10 @@ pub struct Plan {
     pub app: PathBuf,
     /// Names of figures; all where there are none.
     pub names: Vec<String>,
-    /// Where the rows go as JSON.
-    pub json: Option<PathBuf>,
-    /// How long bytes are counted for `idle-writes`.
-    pub writes: Duration,
+    /// The program of the devices, where it is not the one of the hub: what is shipped to devices.
+    pub agent_program: Option<PathBuf>,
+    /// Count bytes written for a minute instead of ten.
+    pub short: bool,
 }
 
 impl Plan {
@@ -45,12 +45,12 @@ impl Plan {
     }
 }
 
-/// Measures, prints a table and writes the rows. Whatever happens, nothing of the world is left.
+/// Measures and prints the rows. Whatever happens, nothing of the world is left.
 ///
 /// # Errors
 /// Where a name is not known, a world is up already, or anything on the way does not work.
 pub async fn run(mut world: World, plan: Plan, stop: impl Future<Output = ()>) -> Result<()> {
-    let known: Vec<&str> = report::FIGURES.iter().map(|figure| figure.name).collect();
+    let known = [&idle::NAMES[..], &single::APPLY, &single::TEN, &[fleet::NAME]].concat();
     for name in &plan.names {
         ensure!(
             known.contains(&name.as_str()),
@@ -58,7 +58,12 @@ pub async fn run(mut world: World, plan: Plan, stop: impl Future<Output = ()>) -
             known.join(", ")
         );
     }
-    ensure!(plan.app.is_file(), "{}: no such program", plan.app.display());
+    for program in std::iter::once(&plan.app).chain(&plan.agent_program) {
+        ensure!(program.is_file(), "{}: no such program", program.display());
+    }
+    if let Some(program) = &plan.agent_program {
+        world.run_agents_with(program);
+    }
     if !world.devices().is_empty() || world.hub_alive() {
         bail!(
             "a simulated world is in {}, and the bench needs its addresses: remove it with `leeward dev --dir {0} down`",
@@ -82,11 +87,11 @@ pub async fn run(mut world: World, plan: Plan, stop: impl Future<Output = ()>) -
     let logs = measured.is_err().then(|| crate::demo::logs(&world));
     podman::remove(world.dir());
     let removed = world.down();
-    report::tell(&rows, plan.json.as_deref())?;
+    report::tell(&rows)?;
     removed?;
     if let (Err(err), Some(logs)) = (&measured, logs) {
         progress.line(&logs);
-        progress.line(&format!("figures up to then are in the table: {err:#}"));
+        progress.line(&format!("figures up to then are told: {err:#}"));
     }
     measured
 }
@@ -95,11 +100,11 @@ async fn measure(world: &mut World, plan: &Plan, progress: &Progress, rows: &mut
     progress.chapter("A hub, a repository, an image");
     world.up_with("15s").await?;
     single::prepare(world, &plan.app)?;
-    let alone = [&idle::NAMES[..], &single::APPLY[..], &single::TEN[..]].concat();
+    let alone = [&idle::NAMES[..], &single::APPLY, &single::TEN].concat();
     if plan.wants_any(&alone) {
         single::measure(world, plan, progress, rows).await?;
     }
-    if plan.wants("push-fleet") {
+    if plan.wants(fleet::NAME) {
         fleet::measure(world, progress, rows).await?;
     }
     Ok(())

@@ -65,6 +65,7 @@ struct Ledger {
 pub struct World {
     dir: PathBuf,
     program: PathBuf,
+    agent_program: PathBuf,
     ledger: Ledger,
 }
 
@@ -97,8 +98,14 @@ impl World {
         Ok(Self {
             dir: dir.to_owned(),
             program: program.to_owned(),
+            agent_program: program.to_owned(),
             ledger,
         })
+    }
+
+    /// Agents that are started from now on run another program than the hub: what is shipped to devices.
+    pub fn run_agents_with(&mut self, program: &Path) {
+        program.clone_into(&mut self.agent_program);
     }
 
     /// The `leeward` binary that everything here runs.
@@ -334,7 +341,7 @@ impl World {
         let mut agent = Command::new("nsenter");
         agent.arg(format!("--net={}", net::namespace_path(name).display()));
         agent
-            .arg(&self.program)
+            .arg(&self.agent_program)
             .args(["agent", "--config"])
             .arg(home.join("agent.yaml"));
         let process = Process::start(&mut agent, &home.join("agent.log"))?;

@@ -18,7 +18,7 @@ const USAGE: &str = "usage: cargo xtask <command>
 
   demo [--once]                 build, start a hub and four simulated devices, and show the story
   test [--only STEP]            everything that CI runs; steps: packages fmt tidy clippy device tests deny demo
-  bench [NAME...] [--json FILE] measure the figures, beside their named peers
+  bench [NAME...] [--json FILE] measure the figures, beside their named peers; --list names them, --short takes less time
   dist                          build what is shipped, and print its size
   tidy                          check edges between crates, sizes of files, and the map in ARCHITECTURE.md
 ";

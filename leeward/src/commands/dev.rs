@@ -80,7 +80,7 @@ enum Verb {
         #[arg(long)]
         once: bool,
     },
-    /// Measure the figures
+    /// Measure figures and print them as JSON, for `cargo xtask bench`
     #[command(hide = true)]
     Bench {
         /// The static demo application
@@ -88,12 +88,12 @@ enum Verb {
         app: PathBuf,
         /// Which; all where none are given
         names: Vec<String>,
-        /// Write the rows to this file
+        /// The agents' program, where it is not this one
         #[arg(long, value_name = "FILE")]
-        json: Option<PathBuf>,
-        /// How long bytes are counted for `idle-writes`
-        #[arg(long, value_name = "SECONDS", default_value_t = 600)]
-        seconds: u64,
+        agent_program: Option<PathBuf>,
+        /// Count bytes written for a minute instead of ten
+        #[arg(long)]
+        short: bool,
     },
     /// Serve bare repositories over HTTP
     #[command(hide = true)]
@@ -164,14 +164,14 @@ impl Args {
             Verb::Bench {
                 app,
                 names,
-                json,
-                seconds,
+                agent_program,
+                short,
             } => {
                 let plan = sim::bench::Plan {
                     app,
                     names,
-                    json,
-                    writes: std::time::Duration::from_secs(seconds),
+                    agent_program,
+                    short,
                 };
                 super::asking(sim::bench::run(world, plan, super::stop_signal()))
             }

@@ -10,10 +10,12 @@ use anyhow::{Context as _, Result, ensure};
 use model::WorkloadState;
 use std::time::Instant;
 
+/// The figure of this file.
+pub(super) const NAME: &str = "push-fleet";
 /// Pods of each device.
 const PODS: usize = 2;
 
-/// `push-fleet`.
+/// Measures it.
 pub(super) async fn measure(world: &mut World, progress: &Progress, rows: &mut Vec<Row>) -> Result<()> {
     progress.chapter("The demo's fleet");
     let mut devices: Vec<SimDevice> = Vec::new();
@@ -28,8 +30,8 @@ pub(super) async fn measure(world: &mut World, progress: &Progress, rows: &mut V
     for number in 0..RUNS {
         times.push(push(world, &devices, &format!("push {number}")).await?);
     }
-    progress.step(&format!("push-fleet: {times:.2?} s"));
-    rows.push(Row::alone("push-fleet", median(times).context("a run")?)?);
+    progress.step(&format!("{NAME}: {times:.2?} s"));
+    rows.push(Row::alone(NAME, median(times).context("a run")?));
     Ok(())
 }
 

@@ -15,6 +15,8 @@ pub(super) const NAMES: [&str; 4] = ["idle-pss", "start-ready", "idle-cpu", "idl
 const WARM_UP: Duration = Duration::from_secs(30);
 /// CPU time is counted over this.
 const WINDOW: Duration = Duration::from_secs(60);
+/// Bytes are counted over this, because few are written.
+const LONG_WINDOW: Duration = Duration::from_secs(600);
 /// Memory is looked at this often.
 const SAMPLE: Duration = Duration::from_secs(10);
 
@@ -29,13 +31,13 @@ pub(super) async fn measure(
     if plan.wants("start-ready") {
         let time = start_ready(world, name).await?;
         progress.step(&format!("the agent answers {time:.0} ms after its start"));
-        rows.push(Row::alone("start-ready", time)?);
+        rows.push(Row::alone("start-ready", time));
     }
     if !plan.wants_any(&["idle-pss", "idle-cpu", "idle-writes"]) {
         return Ok(());
     }
     let long = plan.wants("idle-writes");
-    let window = if long { plan.writes.max(WINDOW) } else { WINDOW };
+    let window = if long && !plan.short { LONG_WINDOW } else { WINDOW };
     progress.step(&format!(
         "idle: {} s to warm up, then {} s are measured",
         WARM_UP.as_secs(),
@@ -44,19 +46,20 @@ pub(super) async fn measure(
     tokio::time::sleep(WARM_UP).await;
     let seen = watch(world.device(name)?, window).await?;
     if plan.wants("idle-pss") {
-        rows.push(Row::alone("idle-pss", seen.pss)?);
+        rows.push(Row::alone("idle-pss", seen.pss));
     }
     if plan.wants("idle-cpu") {
-        rows.push(Row::alone("idle-cpu", seen.cpu_percent)?);
+        rows.push(Row::alone("idle-cpu", seen.cpu_percent));
     }
     if long {
         let day = seen.written as f64 / 1e6 * 86_400.0 / seen.time.as_secs_f64();
-        progress.step(&format!(
-            "{} bytes were handed to the disk in {:.0} s; a day of that is {day:.2} MB",
+        let note = format!(
+            "{} bytes handed to the disk in {:.0} s, as a day of that",
             seen.written,
             seen.time.as_secs_f64()
-        ));
-        rows.push(Row::alone("idle-writes", day)?);
+        );
+        progress.step(&format!("{note}: {day:.2} MB"));
+        rows.push(Row::alone("idle-writes", day).noted(note));
     }
     Ok(())
 }

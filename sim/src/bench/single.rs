@@ -284,7 +284,7 @@ async fn apply(world: &World, plan: &Plan, progress: &Progress, rows: &mut Vec<R
             .as_ref()
             .map(|podman| podman.name.clone())
             .zip(median(theirs));
-        rows.push(Row::beside(name, ours, peer)?);
+        rows.push(Row::beside(name, ours, peer));
     }
     Ok(())
 }
@@ -308,7 +308,7 @@ async fn memory(world: &World, plan: &Plan, progress: &Progress, rows: &mut Vec<
     }
     for (name, values) in [("ten-pss", all), ("shim-pss", each)] {
         if plan.wants(name) {
-            rows.push(Row::alone(name, median(values).context("a sample")?)?);
+            rows.push(Row::alone(name, median(values).context("a sample")?));
         }
     }
     Ok(())
@@ -330,7 +330,7 @@ async fn reboot(world: &mut World, progress: &Progress, rows: &mut Vec<Row>) -> 
         world.restore(DEVICE)?;
     }
     progress.step(&format!("reboot-ten: {times:.2?} s"));
-    rows.push(Row::alone("reboot-ten", median(times).context("a run")?)?);
+    rows.push(Row::alone("reboot-ten", median(times).context("a run")?));
     Ok(())
 }
 
