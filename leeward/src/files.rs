@@ -1,15 +1,17 @@
-//! Folders on disk as a [`Tree`] for the renderer.
+//! Folders on disk for the renderer: as a whole in memory, or file by file.
 
 use anyhow::{Context as _, Result, ensure};
+use bytes::Bytes;
 use model::{Tree, TreeEntry};
-use serde_json::Value;
-use std::collections::BTreeSet;
+use render::{Entry, Files, RenderError};
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 /// A tree larger than this is no repository of manifests.
 const MOST_BYTES: u64 = 512 << 20;
-const KUSTOMIZATIONS: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
+/// A file larger than this is no manifest.
+const MOST_FILE: u64 = 256 << 20;
 
 /// Everything below `dir`, without `.git`.
 pub fn whole(dir: &Path) -> Result<Tree> {
@@ -58,119 +60,69 @@ fn walk(dir: &Path, prefix: &str, tree: &mut Tree, bytes: &mut u64) -> Result<()
     Ok(())
 }
 
-/// What a kustomization reaches, and nothing else, so that a small overlay of a large repository costs what it is.
-///
-/// Paths in the tree start at the file system's root, because bases may lie anywhere above. Reached is each text in a
-/// kustomization, or in a configuration that it names, which is the path of something that exists.
-pub fn reached_from(dir: &Path) -> Result<(Tree, String)> {
-    let dir = dir
-        .canonicalize()
-        .with_context(|| format!("cannot read {}", dir.display()))?;
-    let mut reach = Reach::default();
-    if dir.is_dir() {
-        reach.folder(&dir)?;
-    } else {
-        reach.file(&dir)?;
+/// The machine's files, read when the renderer asks for them, so that a small overlay of a large repository costs
+/// what it is. Paths start at the file system's root, because bases may lie anywhere above.
+#[derive(Debug, Clone, Copy)]
+pub struct Disk;
+
+impl Disk {
+    /// A path of the user's as one of these.
+    pub fn path_of(path: &Path) -> Result<String> {
+        let full = path
+            .canonicalize()
+            .with_context(|| format!("cannot read {}", path.display()))?;
+        let text = full
+            .to_str()
+            .with_context(|| format!("{} is no UTF-8", full.display()))?;
+        Ok(text.trim_start_matches('/').to_owned())
     }
-    Ok((reach.tree, in_tree(&dir)))
+
+    fn full(path: &str) -> PathBuf {
+        Path::new("/").join(path)
+    }
+
+    fn unreadable(path: &str, err: &std::io::Error) -> RenderError {
+        RenderError::cannot_read(format!("cannot read /{path}: {err}"))
+    }
 }
 
-#[derive(Default)]
-struct Reach {
-    tree: Tree,
-    seen: BTreeSet<PathBuf>,
-}
-
-impl Reach {
-    fn folder(&mut self, dir: &Path) -> Result<()> {
-        if !self.seen.insert(dir.to_owned()) {
-            return Ok(());
-        }
-        for name in KUSTOMIZATIONS {
-            let path = dir.join(name);
-            if path.is_file() {
-                self.configuration(&path, dir)?;
+impl Files for Disk {
+    fn look(&self, path: &str) -> Result<Option<Entry>, RenderError> {
+        let full = Self::full(path);
+        let kind = match full.symlink_metadata() {
+            Ok(meta) => meta.file_type(),
+            Err(err) if matches!(err.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                return Ok(None);
             }
-        }
-        Ok(())
-    }
-
-    /// Reads a file that may name others, relative to `base`.
-    fn configuration(&mut self, path: &Path, base: &Path) -> Result<()> {
-        let data = self.file(path)?;
-        let Ok(text) = std::str::from_utf8(&data) else {
-            return Ok(());
+            // Inline patches and the like are looked for as files first.
+            Err(err) if err.kind() == ErrorKind::InvalidFilename => return Ok(None),
+            Err(err) => return Err(Self::unreadable(path, &err)),
         };
-        // What does not parse is told by the renderer, with its place.
-        let Ok(documents) = serde_saphyr::from_multiple::<Value>(text) else {
-            return Ok(());
-        };
-        for document in &documents {
-            let mut names = Vec::new();
-            texts(document, &mut names);
-            for name in names {
-                self.follow(name, base)?;
-            }
+        if !kind.is_symlink() {
+            return Ok(match kind {
+                kind if kind.is_dir() => Some(Entry::Folder),
+                kind if kind.is_file() => Some(Entry::File),
+                _ => None,
+            });
         }
-        Ok(())
+        let target = std::fs::read_link(full).map_err(|err| Self::unreadable(path, &err))?;
+        Ok(Some(Entry::Link(target.to_string_lossy().into_owned())))
     }
 
-    fn follow(&mut self, name: &str, base: &Path) -> Result<()> {
-        // `key=path` in generators.
-        for candidate in [Some(name), name.split_once('=').map(|(_, path)| path)]
-            .into_iter()
-            .flatten()
-        {
-            if candidate.is_empty() || candidate.len() > 4096 || candidate.contains('\n') {
-                continue;
-            }
-            let path = normal(&base.join(candidate));
-            if path.is_dir() {
-                self.folder(&path)?;
-            } else if path.is_file() && !self.seen.contains(&path) {
-                let small = path.metadata().is_ok_and(|meta| meta.len() < 64 * 1024);
-                let yaml = path.extension().is_some_and(|e| e == "yaml" || e == "yml");
-                if small && yaml {
-                    self.configuration(&path, base)?;
-                } else {
-                    self.file(&path)?;
-                }
-            }
+    fn read(&self, path: &str) -> Result<Bytes, RenderError> {
+        let unreadable = |err: std::io::Error| Self::unreadable(path, &err);
+        let file = std::fs::File::open(Self::full(path)).map_err(unreadable)?;
+        let mut data = Vec::new();
+        let most = MOST_FILE + 1;
+        std::io::Read::read_to_end(&mut std::io::Read::take(file, most), &mut data).map_err(unreadable)?;
+        if data.len() as u64 == most {
+            let told = format!("/{path} is larger than {} MiB", MOST_FILE >> 20);
+            return Err(RenderError::cannot_read(told));
         }
-        Ok(())
+        Ok(data.into())
     }
 
-    fn file(&mut self, path: &Path) -> Result<Vec<u8>> {
-        self.seen.insert(path.to_owned());
-        let data = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-        self.tree.write(&in_tree(path), data.clone());
-        Ok(data)
+    fn is_file_system(&self) -> bool {
+        true
     }
-}
-
-fn texts<'a>(value: &'a Value, into: &mut Vec<&'a str>) {
-    match value {
-        Value::String(text) => into.push(text),
-        Value::Array(list) => list.iter().for_each(|item| texts(item, into)),
-        Value::Object(map) => map.values().for_each(|item| texts(item, into)),
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
-    }
-}
-
-fn normal(path: &Path) -> PathBuf {
-    let mut clean = PathBuf::new();
-    for part in path.components() {
-        match part {
-            Component::ParentDir => {
-                clean.pop();
-            }
-            Component::CurDir => {}
-            other => clean.push(other),
-        }
-    }
-    clean
-}
-
-fn in_tree(path: &Path) -> String {
-    path.to_string_lossy().trim_start_matches('/').to_owned()
 }

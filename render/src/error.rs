@@ -46,6 +46,9 @@ pub enum Problem {
     /// A variable has no value.
     #[error("undefined variable")]
     Undefined,
+    /// Something remote cannot be had now; another try may succeed.
+    #[error("not reachable")]
+    Unreachable,
     /// kustomize or Flux can do it, this renderer does not.
     #[error("not supported")]
     Unsupported,
@@ -69,6 +72,16 @@ impl RenderError {
 
     pub(crate) fn configuration(message: impl Into<String>) -> Self {
         Self::new(Problem::Configuration, message)
+    }
+
+    /// For [`crate::Remotes`]: an address gives nothing.
+    pub fn unreachable(message: impl Into<String>) -> Self {
+        Self::new(Problem::Unreachable, message)
+    }
+
+    /// For [`crate::Files`]: a file is there and does not read.
+    pub fn cannot_read(message: impl Into<String>) -> Self {
+        Self::new(Problem::Unreadable, message)
     }
 
     /// Everything known about the failure.
@@ -96,6 +109,15 @@ impl RenderError {
 
     pub(crate) fn field(mut self, field: impl Into<String>) -> Self {
         self.0.field.get_or_insert_with(|| field.into());
+        self
+    }
+
+    /// Adds why the other meaning of an address does not hold either.
+    pub(crate) fn also(mut self, other: &Self) -> Self {
+        self.0.message = format!(
+            "{}; nor is it a repository's folder: {}",
+            self.0.message, other.0.message
+        );
         self
     }
 

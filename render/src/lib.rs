@@ -1,10 +1,11 @@
 //! Rendering: what a Git tree says should run.
 //!
-//! Takes: a [`model::Tree`] (files in memory), a folder in it, and facts about the device as variables.
+//! Takes: files behind [`Files`] (a [`model::Tree`] in memory, a disk), a folder among them, what [`Remotes`] gives
+//! for addresses, and facts about the device as variables.
 //! Gives: [`build`], what `kubectl kustomize` prints for the folder, byte for byte; and [`render`], the
 //! objects that Flux would apply for it, with its `Kustomization` objects resolved.
 //! Errors name file, line, object and field, and what to do about it.
-//! Never: touches disk or network, runs programs, reads a clock.
+//! Never: touches disk or network but through what it is given, runs programs, reads a clock.
 
 pub mod cel;
 pub mod check;
@@ -12,6 +13,7 @@ mod config;
 mod crds;
 mod error;
 mod fieldspec;
+mod files;
 pub mod flux;
 mod generators;
 mod hash;
@@ -26,6 +28,7 @@ mod path;
 mod plugins;
 mod reader;
 mod replacements;
+mod repository;
 mod resource;
 mod selector;
 mod smp;
@@ -36,18 +39,31 @@ mod vars;
 mod yaml;
 
 pub use error::{Details, Problem, RenderError};
+pub use files::{Entry, Files, NoRemotes, Remotes};
 pub use flux::render;
 pub use loader::LoadRestrictor;
+pub use repository::Repository;
 pub use trace::{Inspection, Trace, Traced, inspect, inspect_folder};
 
-use model::{Object, Tree};
+use model::Object;
 use yaml::Node;
 
 /// How a folder is built.
-#[derive(Debug, Clone, Default)]
-pub struct BuildOptions {
+#[derive(Debug, Clone, Copy)]
+pub struct BuildOptions<'a> {
     /// Which files the kustomizations may read.
     pub load_restrictor: LoadRestrictor,
+    /// What gives files and repositories for their addresses.
+    pub remotes: &'a dyn Remotes,
+}
+
+impl Default for BuildOptions<'_> {
+    fn default() -> Self {
+        Self {
+            load_restrictor: LoadRestrictor::default(),
+            remotes: &NoRemotes,
+        }
+    }
 }
 
 /// The objects of a folder.
@@ -58,24 +74,24 @@ pub struct Build {
     pub warnings: Vec<String>,
 }
 
-/// What `kustomize build` gives for the folder at `path`.
+/// What `kustomize build` gives for the folder at `path`, which may be the address of one in a repository.
 ///
 /// # Errors
 /// Whatever kustomize refuses, Helm charts, and plugins that are not built in.
-pub fn build(tree: &Tree, path: &str, options: &BuildOptions) -> Result<Build, RenderError> {
-    let (made, warnings) = built(tree, path, options)?;
+pub fn build(files: &dyn Files, path: &str, options: &BuildOptions<'_>) -> Result<Build, RenderError> {
+    let (made, warnings) = built(files, path, options)?;
     let nodes = made.into_iter().map(|made| made.node).collect();
     Ok(Build { nodes, warnings })
 }
 
 /// The objects of a folder with their origins, and the warnings.
 fn built(
-    tree: &Tree,
+    files: &dyn Files,
     path: &str,
-    options: &BuildOptions,
+    options: &BuildOptions<'_>,
 ) -> Result<(Vec<trace::Made>, Vec<String>), RenderError> {
     let mut builder = target::Builder::new();
-    let loader = loader::Loader::new(tree, options.load_restrictor, path)?;
+    let loader = loader::Loader::new(files, options.remotes, options.load_restrictor, path)?;
     let target = builder.load(loader)?;
     let resources = builder.build(&target)?;
     let mut made = Vec::with_capacity(resources.0.len());

@@ -1,8 +1,11 @@
-//! Reading files of the tree, under kustomize's or Flux's loading rule.
+//! Reading on behalf of a kustomization, under kustomize's or Flux's loading rule.
 
 use crate::error::{Problem, RenderError, Result};
-use model::{Tree, TreeEntry};
-use std::borrow::Cow;
+use crate::files::{Entry, Files, Remotes};
+use crate::repository::{Repository, is_http};
+use bytes::Bytes;
+use std::rc::Rc;
+use std::sync::Arc;
 
 /// Which files a kustomization may read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -14,55 +17,103 @@ pub enum LoadRestrictor {
     None,
 }
 
+/// Files within a chain of remote repositories; a longer one is no honest base.
+const DEEPEST: usize = 16;
+
+/// The files that a folder lies in.
+#[derive(Debug, Clone)]
+enum Ground<'a> {
+    Given(&'a dyn Files),
+    Fetched(Arc<dyn Files>),
+}
+
+impl Ground<'_> {
+    fn files(&self) -> &dyn Files {
+        match self {
+            Self::Given(files) => *files,
+            Self::Fetched(files) => &**files,
+        }
+    }
+}
+
 /// Reads on behalf of the kustomization in one folder.
 #[derive(Debug, Clone)]
 pub(crate) struct Loader<'a> {
-    tree: &'a Tree,
+    ground: Ground<'a>,
+    remotes: &'a dyn Remotes,
     restrictor: LoadRestrictor,
-    /// The folder, from the tree's root.
+    /// The folder, from the root of its files.
     root: String,
-    /// The folders that led here, outermost first.
+    /// The folders of the same files that led here, outermost first.
     referrers: Vec<String>,
+    /// The addresses of the repositories that led here, outermost first.
+    repositories: Rc<[String]>,
 }
 
 impl<'a> Loader<'a> {
-    pub fn new(tree: &'a Tree, restrictor: LoadRestrictor, path: &str) -> Result<Self> {
-        let root = resolve(tree, "", path)?;
-        if !tree.is_dir(&root) {
+    pub fn new(
+        files: &'a dyn Files,
+        remotes: &'a dyn Remotes,
+        restrictor: LoadRestrictor,
+        path: &str,
+    ) -> Result<Self> {
+        let given = Self {
+            ground: Ground::Given(files),
+            remotes,
+            restrictor,
+            root: String::new(),
+            referrers: Vec::new(),
+            repositories: Rc::new([]),
+        };
+        if let Some(repository) = Repository::parse(path) {
+            return given.enter_repository(&repository);
+        }
+        let root = resolve(files, "", path)?;
+        if files.look(&root)? != Some(Entry::Folder) {
             return Err(missing(path, "folder"));
         }
-        Ok(Self {
-            tree,
-            restrictor,
-            root,
-            referrers: Vec::new(),
-        })
+        Ok(Self { root, ..given })
     }
 
     pub fn root(&self) -> &str {
         &self.root
     }
 
-    /// A file's path from the tree's root, for messages.
+    /// A path from the root of the files, for messages; an address as it is.
     pub fn display(&self, path: &str) -> String {
-        resolve(self.tree, &self.root, path).unwrap_or_else(|_| path.to_owned())
+        if is_http(path) {
+            return path.to_owned();
+        }
+        let full = resolve(self.ground.files(), &self.root, path).unwrap_or_else(|_| path.to_owned());
+        match self.repositories.last() {
+            Some(repository) => format!("{full} in {repository}"),
+            None if self.ground.files().is_file_system() => format!("/{full}"),
+            None => full,
+        }
     }
 
-    /// The loader of another folder.
+    /// The loader of another folder, or of one in a repository.
     pub fn enter(&self, path: &str) -> Result<Self> {
         if path.is_empty() {
             return Err(RenderError::configuration("the path of a folder is empty"));
         }
-        refuse_remote(path)?;
-        let root = resolve(self.tree, &self.root, path)?;
-        if self.tree.get(&root).is_some() && !self.tree.is_dir(&root) {
-            return Err(RenderError::new(
-                Problem::NotFound,
-                format!("{path} is a file, not a folder"),
-            ));
+        if let Some(repository) = Repository::parse(path) {
+            return self.enter_repository(&repository);
         }
-        if !self.tree.is_dir(&root) {
-            return Err(missing(path, "file or folder"));
+        if path.starts_with('/') {
+            return Err(absolute(path));
+        }
+        let files = self.ground.files();
+        let root = resolve(files, &self.root, path)?;
+        match files.look(&root)? {
+            Some(Entry::Folder) => {}
+            Some(_) => {
+                return Err(RenderError::new(
+                    Problem::NotFound,
+                    format!("{path} is a file, not a folder"),
+                ));
+            }
+            None => return Err(missing(path, "file or folder")),
         }
         let contains =
             |inner: &str| root.is_empty() || inner == root || inner.starts_with(&format!("{root}/"));
@@ -81,46 +132,91 @@ impl<'a> Loader<'a> {
         let mut referrers = self.referrers.clone();
         referrers.push(self.root.clone());
         Ok(Self {
-            tree: self.tree,
-            restrictor: self.restrictor,
             root,
             referrers,
+            ..self.clone()
         })
     }
 
-    /// A file's bytes.
-    pub fn read(&self, path: &str) -> Result<&'a [u8]> {
-        refuse_remote(path)?;
-        let full = resolve(self.tree, &self.root, path)?;
-        let Some(data) = self.tree.read(&full) else {
+    /// The loader of a folder in a repository. Nothing there reads what lies outside of it.
+    fn enter_repository(&self, repository: &Repository) -> Result<Self> {
+        let raw = &repository.raw;
+        if self
+            .repositories
+            .iter()
+            .any(|visited| visited.starts_with(raw.as_str()))
+        {
+            return Err(RenderError::new(
+                Problem::Configuration,
+                format!("{raw} is the repository that refers to it: a cycle"),
+            )
+            .remedy("refer to it by a path, or move what both need into a repository of its own"));
+        }
+        if self.repositories.len() >= DEEPEST {
+            return Err(RenderError::new(
+                Problem::TooLarge,
+                format!("{raw} is reached over {DEEPEST} other repositories"),
+            )
+            .remedy("name it directly"));
+        }
+        let files = self.remotes.repository(repository)?;
+        let root = resolve(&*files, "", &repository.path)?;
+        if files.look(&root)? != Some(Entry::Folder) {
+            let what = format!("there is no folder {:?} in {}", repository.path, repository.url);
+            return Err(RenderError::new(Problem::NotFound, what));
+        }
+        Ok(Self {
+            ground: Ground::Fetched(files),
+            remotes: self.remotes,
+            restrictor: LoadRestrictor::RootOnly,
+            root,
+            referrers: Vec::new(),
+            repositories: self.repositories.iter().chain([raw]).cloned().collect(),
+        })
+    }
+
+    /// A file's bytes; the path may be an `http://` or `https://` address.
+    pub fn read(&self, path: &str) -> Result<Bytes> {
+        if is_http(path) {
+            return self.remotes.file(path);
+        }
+        let files = self.ground.files();
+        if path.starts_with('/') && self.restrictor == LoadRestrictor::RootOnly {
+            return Err(absolute(path));
+        }
+        let full = resolve(files, &self.root, path)?;
+        if files.look(&full)? != Some(Entry::File) {
             return Err(missing(path, "file"));
-        };
+        }
         let inside = self.root.is_empty() || full.starts_with(&format!("{}/", self.root));
         if self.restrictor == LoadRestrictor::RootOnly && !inside {
             return Err(RenderError::new(
                 Problem::NotFound,
-                format!("{full} is not in or below {}", self.root),
+                format!("{} is not in or below {}", self.display(path), self.display(".")),
             )
-            .remedy("move the file, or make its folder a base"));
+            .remedy(
+                "move the file, make its folder a base, or build with --load-restrictor LoadRestrictionsNone",
+            ));
         }
-        Ok(data)
+        files.read(&full)
     }
 
     /// A file's text.
-    pub fn read_text(&self, path: &str) -> Result<Cow<'a, str>> {
-        let bytes = self.read(path)?;
-        match std::str::from_utf8(bytes) {
-            Ok(text) => Ok(Cow::Borrowed(text)),
-            Err(error) => Err(RenderError::new(
+    pub fn read_text(&self, path: &str) -> Result<String> {
+        String::from_utf8(self.read(path)?.into()).map_err(|error| {
+            RenderError::new(
                 Problem::Unreadable,
-                format!("{} is not UTF-8 text: {error}", self.display(path)),
-            )),
-        }
+                format!("{} is not UTF-8 text: {}", self.display(path), error.utf8_error()),
+            )
+        })
     }
 
     /// Whether there is a file of this name in the folder.
     pub fn has_file(&self, path: &str) -> bool {
-        resolve(self.tree, &self.root, path).is_ok_and(|full| self.tree.read(&full).is_some())
+        let files = self.ground.files();
+        resolve(files, &self.root, path)
+            .and_then(|full| files.look(&full))
+            .is_ok_and(|entry| entry == Some(Entry::File))
     }
 }
 
@@ -128,40 +224,23 @@ fn missing(path: &str, what: &str) -> RenderError {
     RenderError::new(Problem::NotFound, format!("there is no {what} {path:?}"))
 }
 
-/// Whether the path names something outside the tree: a URL or a Git repository.
-pub(crate) fn is_remote(path: &str) -> bool {
-    path.contains("://")
-        || path.starts_with("git@")
-        || path.starts_with("git::")
-        || path.starts_with("github.com")
-        || path.contains("?ref=")
-        || path.contains(".git/")
-        || path.ends_with(".git")
+fn absolute(path: &str) -> RenderError {
+    RenderError::new(
+        Problem::NotFound,
+        format!("{path} is an absolute path; paths are relative to their file"),
+    )
 }
 
-fn refuse_remote(path: &str) -> Result<()> {
-    if is_remote(path) {
-        return Err(RenderError::new(
-            Problem::Unsupported,
-            format!("{path} is remote, and rendering reads nothing but the repository"),
-        )
-        .remedy("copy what it points at into the repository"));
-    }
-    Ok(())
-}
-
-/// A path from the tree's root, with `.`, `..` and symbolic links resolved.
-pub(crate) fn resolve(tree: &Tree, base: &str, path: &str) -> Result<String> {
+/// A path from the root of the files, with `.`, `..` and symbolic links resolved.
+pub(crate) fn resolve(files: &dyn Files, base: &str, path: &str) -> Result<String> {
     const MAX_LINKS: usize = 40;
-    if path.starts_with('/') {
-        return Err(RenderError::new(
-            Problem::NotFound,
-            format!("{path} is an absolute path; paths are relative to their file"),
-        ));
+    let rooted = path.starts_with('/');
+    if rooted && !files.is_file_system() {
+        return Err(absolute(path));
     }
     let mut done: Vec<String> = base
         .split('/')
-        .filter(|p| !p.is_empty())
+        .filter(|p| !p.is_empty() && !rooted)
         .map(str::to_owned)
         .collect();
     let mut todo: Vec<String> = path.split('/').rev().map(str::to_owned).collect();
@@ -170,7 +249,7 @@ pub(crate) fn resolve(tree: &Tree, base: &str, path: &str) -> Result<String> {
         match part.as_str() {
             "" | "." => {}
             ".." => {
-                if done.pop().is_none() {
+                if done.pop().is_none() && !files.is_file_system() {
                     return Err(RenderError::new(
                         Problem::NotFound,
                         format!("{path} leads out of the repository"),
@@ -179,18 +258,20 @@ pub(crate) fn resolve(tree: &Tree, base: &str, path: &str) -> Result<String> {
             }
             _ => {
                 done.push(part);
-                if let Some(TreeEntry::Link(target)) = tree.get(&done.join("/")) {
+                if let Some(Entry::Link(target)) = files.look(&done.join("/"))? {
                     links += 1;
-                    if links > MAX_LINKS || target.starts_with('/') {
+                    let rooted = target.starts_with('/');
+                    if links > MAX_LINKS || (rooted && !files.is_file_system()) {
                         return Err(RenderError::new(
                             Problem::NotFound,
-                            format!(
-                                "the symbolic link {} leads nowhere in the repository",
-                                done.join("/")
-                            ),
+                            format!("the symbolic link {} leads nowhere here", done.join("/")),
                         ));
                     }
-                    done.pop();
+                    if rooted {
+                        done.clear();
+                    } else {
+                        done.pop();
+                    }
                     todo.extend(target.split('/').rev().map(str::to_owned));
                 }
             }

@@ -1,16 +1,46 @@
 //! `buildMetadata`: where objects come from and what changed them, told in annotations.
 
 use crate::{
+    repository::Repository,
     resource::{Resource, Resources},
     yaml::Node,
 };
 use std::fmt::Write;
 
+/// A file or folder: relative to the root of the build, or in a repository.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub path: String,
+    /// Its address; empty where it is not remote.
+    pub repository: String,
+    pub reference: String,
+}
+
+impl Place {
+    /// What a kustomization at this place names by a path or an address.
+    pub fn join(&self, path: &str) -> Self {
+        match Repository::parse(path) {
+            Some(repository) => Self {
+                path: join("", &repository.path),
+                repository: repository.url,
+                reference: repository.reference.unwrap_or_default(),
+            },
+            None => Self {
+                path: join(&self.path, path),
+                ..self.clone()
+            },
+        }
+    }
+}
+
 /// Where an object, or a change of it, comes from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Origin {
-    /// The file it was read from, relative to the root of the build.
+    /// The file it was read from; empty where it was made.
     pub path: String,
+    /// The repository of that file or configuration.
+    pub repository: String,
+    pub reference: String,
     /// The file with the configuration that made it.
     pub configured_in: String,
     pub api_version: String,
@@ -21,17 +51,21 @@ pub(crate) struct Origin {
 
 impl Origin {
     /// An object read from a file.
-    pub fn file(path: String) -> Self {
+    pub fn file(place: Place) -> Self {
         Self {
-            path,
+            path: place.path,
+            repository: place.repository,
+            reference: place.reference,
             ..Self::default()
         }
     }
 
     /// Something that a field of a kustomization configures.
-    pub fn built_in(configured_in: String, kind: &str) -> Self {
+    pub fn built_in(place: Place, kind: &str) -> Self {
         Self {
-            configured_in,
+            configured_in: place.path,
+            repository: place.repository,
+            reference: place.reference,
             api_version: "builtin".to_owned(),
             kind: kind.to_owned(),
             ..Self::default()
@@ -48,7 +82,12 @@ impl Origin {
             };
             lead = indent;
         };
-        for (key, value) in [("path", &self.path), ("configuredIn", &self.configured_in)] {
+        for (key, value) in [
+            ("path", &self.path),
+            ("repo", &self.repository),
+            ("ref", &self.reference),
+            ("configuredIn", &self.configured_in),
+        ] {
             if !value.is_empty() {
                 line(out, "", key, value);
             }
@@ -71,7 +110,7 @@ impl Origin {
 }
 
 /// Joins a path to a folder's, both relative to the root of the build.
-pub(crate) fn join(folder: &str, path: &str) -> String {
+fn join(folder: &str, path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in folder.split('/').chain(path.split('/')) {
         match part {

@@ -69,9 +69,11 @@ pub(crate) fn validate(
 
 /// Where the configuration of a plugin was read.
 pub(crate) fn origin_of(config: &Resource) -> Origin {
-    let read_from = config.origin.as_ref();
+    let read_from = config.origin.clone().unwrap_or_default();
     Origin {
-        configured_in: read_from.map(|origin| origin.path.clone()).unwrap_or_default(),
+        configured_in: read_from.path,
+        repository: read_from.repository,
+        reference: read_from.reference,
         api_version: config.api_version().to_owned(),
         kind: config.kind().to_owned(),
         name: config.name().to_owned(),

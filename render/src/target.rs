@@ -8,8 +8,9 @@ use crate::{
     kustomization::{Kustomization, Label, ReplacementField, Var, decode},
     loader::Loader,
     names,
-    origin::{self, Origin},
+    origin::{self, Origin, Place},
     plugins, reader, replacements,
+    repository::{Repository, is_http},
     resource::{Resource, Resources},
     trace,
     transform::{images, metadata, metadata::End, namespace, patches, sort},
@@ -42,8 +43,14 @@ pub(crate) struct Target<'a> {
     pub loader: Loader<'a>,
     pub file: Rc<str>,
     pub kustomization: Kustomization,
-    /// The folder, relative to the root of the build.
-    pub relative: String,
+    /// The folder, as origin annotations tell it.
+    pub place: Place,
+}
+
+/// What an address in `resources` turned out to be.
+enum Remote<'a> {
+    File(Resources),
+    Base(Box<Target<'a>>),
 }
 
 impl Target<'_> {
@@ -76,21 +83,14 @@ impl Builder {
         let Some(name) = found.next() else {
             return Err(RenderError::new(
                 Problem::NotFound,
-                format!(
-                    "there is no kustomization file in {}",
-                    if loader.root().is_empty() {
-                        "the root"
-                    } else {
-                        loader.root()
-                    }
-                ),
+                format!("there is no kustomization file in {}", shown(&loader)),
             )
             .remedy("add a kustomization.yaml that lists the folder's resources"));
         };
         if let Some(second) = found.next() {
             return Err(RenderError::configuration(format!(
                 "{} has both {name} and {second}",
-                loader.root()
+                shown(&loader)
             ))
             .remedy("keep one of them"));
         }
@@ -103,7 +103,7 @@ impl Builder {
             loader,
             file: file.into(),
             kustomization,
-            relative: String::new(),
+            place: Place::default(),
         })
     }
 
@@ -178,7 +178,7 @@ impl Builder {
                 .enter(path)
                 .map_err(|error| place(error.field("components")))?;
             let mut component = self.load(loader)?;
-            component.relative = origin::join(&target.relative, path);
+            component.place = target.place.join(path);
             if component.kustomization.kind != "Component" {
                 return Err(RenderError::configuration(format!(
                     "kind should be Component, not {}, for {path} to be used as a component",
@@ -202,18 +202,18 @@ impl Builder {
         let loader = &target.loader;
         let place = |error: RenderError| error.in_file(&*target.file).field("resources");
         if loader.has_file(path) {
-            let file: Rc<str> = loader.display(path).into();
-            let text = loader.read_text(path).map_err(place)?;
-            let mut objects = reader::objects(&text, Some(&file))?;
-            if !self.metadata.is_empty() {
-                for object in &mut objects {
-                    object.origin = Some(Origin::file(origin::join(&target.relative, path)));
-                }
-            }
-            return all.resources.append(Resources(objects));
+            let objects = self.read_objects(target, path).map_err(place)?;
+            return all.resources.append(objects);
         }
-        let mut base = self.load(loader.enter(path).map_err(place)?).map_err(place)?;
-        base.relative = origin::join(&target.relative, path);
+        let mut base = if is_http(path) {
+            match self.remote(target, path).map_err(place)? {
+                Remote::File(objects) => return all.resources.append(objects),
+                Remote::Base(base) => *base,
+            }
+        } else {
+            self.load(loader.enter(path).map_err(place)?).map_err(place)?
+        };
+        base.place = target.place.join(path);
         if base.kustomization.kind == "Component" {
             return Err(RenderError::configuration(format!(
                 "{path} is a Component, which resources may not name"
@@ -229,6 +229,44 @@ impl Builder {
         vars::add(&mut all.vars, &base.vars).map_err(place)
     }
 
+    fn read_objects(&self, target: &Target<'_>, path: &str) -> Result<Resources> {
+        let file: Rc<str> = target.loader.display(path).into();
+        let text = target.loader.read_text(path)?;
+        let mut objects = reader::objects(&text, Some(&file))?;
+        if !self.metadata.is_empty() {
+            for object in &mut objects {
+                object.origin = Some(Origin::file(target.place.join(path)));
+            }
+        }
+        Ok(Resources(objects))
+    }
+
+    /// What a web address gives: a file of objects, or a folder of a repository.
+    ///
+    /// kustomize asks for the file first. Where the address says that it is one of a repository, that request is
+    /// spared; either way the other meaning is tried before it is an error.
+    fn remote<'t>(&mut self, target: &Target<'t>, url: &str) -> Result<Remote<'t>> {
+        let repository = Repository::parse(url);
+        let marked = repository.as_ref().is_some_and(|repository| repository.marked);
+        if marked {
+            return match target.loader.enter(url) {
+                Ok(loader) => Ok(Remote::Base(Box::new(self.load(loader)?))),
+                Err(no_base) => match self.read_objects(target, url) {
+                    Ok(objects) => Ok(Remote::File(objects)),
+                    Err(_) => Err(no_base),
+                },
+            };
+        }
+        match (self.read_objects(target, url), repository) {
+            (Ok(objects), _) => Ok(Remote::File(objects)),
+            (Err(no_file), None) => Err(no_file),
+            (Err(no_file), Some(_)) => match target.loader.enter(url) {
+                Ok(loader) => Ok(Remote::Base(Box::new(self.load(loader)?))),
+                Err(no_base) => Err(no_file.also(&no_base)),
+            },
+        }
+    }
+
     /// Adds the files in `configurations`.
     fn configure(&self, all: &mut Accumulator, target: &Target<'_>) -> Result<()> {
         let kustomization = &target.kustomization;
@@ -237,7 +275,7 @@ impl Builder {
             for entry in &kustomization.configurations {
                 let read = || {
                     let text = if entry.contains('\n') {
-                        entry.as_str().into()
+                        entry.clone()
                     } else {
                         target.loader.read_text(entry)?
                     };
@@ -273,7 +311,7 @@ impl Builder {
         for (kind, args) in maps.chain(secrets) {
             let mut made = generators::generate(kind, args, options, &target.loader, &target.file)?;
             if !self.metadata.is_empty() {
-                let configured_in = origin::join(&target.relative, target.file_name());
+                let configured_in = target.place.join(target.file_name());
                 made.origin = Some(Origin::built_in(configured_in, kind.plugin()));
             }
             all.resources.absorb(made)?;
@@ -381,7 +419,7 @@ impl Builder {
     /// Remembers what changed the objects, where that is asked for.
     fn note(&self, resources: &mut Resources, target: &Target<'_>, transformer: &str) {
         if !self.metadata.is_empty() {
-            let configured_in = origin::join(&target.relative, target.file_name());
+            let configured_in = target.place.join(target.file_name());
             origin::note(resources, &Origin::built_in(configured_in, transformer));
         }
     }
@@ -400,7 +438,7 @@ impl Builder {
     pub fn plugin_configs(&mut self, target: &Target<'_>, entry: &str) -> Result<Resources> {
         if let Ok(mut objects) = reader::objects(entry, None) {
             for object in &mut objects {
-                let path = origin::join(&target.relative, target.file_name());
+                let path = target.place.join(target.file_name());
                 object.origin = (!self.metadata.is_empty()).then(|| Origin::file(path));
             }
             return Ok(Resources(objects));
@@ -416,6 +454,13 @@ fn patch_file(target: &Target<'_>, path: &str) -> Rc<str> {
     match path {
         "" => target.file.clone(),
         path => target.loader.display(path).into(),
+    }
+}
+
+fn shown(loader: &Loader<'_>) -> String {
+    match loader.display(".") {
+        root if root.is_empty() => "the root".to_owned(),
+        folder => folder,
     }
 }
 

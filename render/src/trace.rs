@@ -50,6 +50,7 @@ pub fn inspect(tree: &Tree, path: &str, vars: &BTreeMap<String, String>) -> Insp
 pub fn inspect_folder(tree: &Tree, path: &str) -> Inspection {
     let options = BuildOptions {
         load_restrictor: LoadRestrictor::None,
+        ..BuildOptions::default()
     };
     let mut inspection = Inspection {
         folders: vec![path.to_owned()],

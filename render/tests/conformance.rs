@@ -37,14 +37,17 @@ fn folder() -> PathBuf {
 fn run(case: &Case) -> Outcome {
     let dir = folder().join(&case.name);
     let tree = support::tree_of(&dir);
-    let options = BuildOptions {
-        load_restrictor: match case.load_restrictor.as_str() {
-            "none" => LoadRestrictor::None,
-            _ => LoadRestrictor::RootOnly,
-        },
+    let load_restrictor = match case.load_restrictor.as_str() {
+        "none" => LoadRestrictor::None,
+        _ => LoadRestrictor::RootOnly,
     };
-    let built =
-        panic::catch_unwind(|| render::build(&tree, &case.path, &options).map(|build| build.to_yaml()));
+    let built = panic::catch_unwind(|| {
+        let options = BuildOptions {
+            load_restrictor,
+            ..BuildOptions::default()
+        };
+        render::build(&tree, &case.path, &options).map(|build| build.to_yaml())
+    });
     let built = match built {
         Ok(built) => built,
         Err(_) => return Outcome::Differs("panicked".to_owned()),

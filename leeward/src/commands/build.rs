@@ -1,13 +1,14 @@
 //! `leeward build` and `leeward plan`: rendering without a device.
 
 use crate::exit::Refused;
-use crate::files;
+use crate::files::{self, Disk};
 use crate::print::{Output, note, one, out};
 use anyhow::Result;
 use device::Class;
 use jiff::Timestamp;
 use model::{ClassName, Facts, Revision};
 use plan::{Limits, Run, Wanted, expand};
+use render::{BuildOptions, LoadRestrictor};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,12 +18,33 @@ pub struct BuildArgs {
     /// Folder with a kustomization
     #[arg(default_value = ".")]
     path: PathBuf,
+    /// Which files a kustomization may read beside those of its own folder
+    #[arg(long, value_enum, default_value_t)]
+    load_restrictor: Restrictor,
+}
+
+/// kustomize's own words.
+#[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
+enum Restrictor {
+    /// None
+    #[default]
+    #[value(name = "LoadRestrictionsRootOnly")]
+    RootOnly,
+    /// All
+    #[value(name = "LoadRestrictionsNone")]
+    None,
 }
 
 impl BuildArgs {
     pub fn run(self) -> Result<()> {
-        let (tree, path) = files::reached_from(&self.path)?;
-        let build = render::build(&tree, &path, &render::BuildOptions::default())?;
+        let options = BuildOptions {
+            load_restrictor: match self.load_restrictor {
+                Restrictor::RootOnly => LoadRestrictor::RootOnly,
+                Restrictor::None => LoadRestrictor::None,
+            },
+            ..BuildOptions::default()
+        };
+        let build = render::build(&Disk, &Disk::path_of(&self.path)?, &options)?;
         build
             .warnings
             .iter()

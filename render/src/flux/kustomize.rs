@@ -5,10 +5,11 @@ use super::{
     types::{FluxImage, FluxPatch, KustomizationSpec},
 };
 use crate::{
-    LoadRestrictor,
+    LoadRestrictor, NoRemotes,
     error::{Problem, RenderError, Result},
     kustomization::{Image, Kustomization, Patch, Selector},
     loader::{self, Loader},
+    origin::Place,
     target::{Builder, FILE_NAMES, Target},
     trace::Made,
     yaml::{self, Node},
@@ -37,7 +38,7 @@ pub(super) fn clean(tree: &Tree, path: &str) -> Result<String> {
 
 pub(super) fn build(tree: &Tree, path: &str, spec: Option<&KustomizationSpec>) -> Result<Built> {
     let mut builder = Builder::new();
-    let loader = Loader::new(tree, LoadRestrictor::None, path)?;
+    let loader = Loader::new(tree, &NoRemotes, LoadRestrictor::None, path)?;
     let mut target = if FILE_NAMES.iter().any(|name| loader.has_file(name)) {
         builder.load(loader)?
     } else {
@@ -88,7 +89,7 @@ fn generated<'a>(tree: &'a Tree, path: &str, loader: Loader<'a>) -> Target<'a> {
             resources,
             ..Kustomization::default()
         },
-        relative: String::new(),
+        place: Place::default(),
     }
 }
 

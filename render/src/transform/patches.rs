@@ -7,6 +7,7 @@ use crate::{
     kustomization::{Patch, Selector},
     loader::Loader,
     reader,
+    repository::is_http,
     resource::{Resource, Resources},
     selector::Matcher,
     smp,
@@ -31,7 +32,7 @@ pub(crate) fn apply(
     let (text, file) = match (inline.is_empty(), patch.path.is_empty()) {
         (true, true) => return Err(wrong("an entry needs 'patch' or 'path'")),
         (false, false) => return Err(wrong("an entry may not have both 'patch' and 'path'")),
-        (false, true) => (inline.into(), None),
+        (false, true) => (inline.to_owned(), None),
         (true, false) => {
             let text = loader
                 .read_text(&patch.path)
@@ -106,7 +107,7 @@ pub(crate) fn apply_json(resources: &mut Resources, patch: &Patch, loader: &Load
     let text = match (patch.patch.is_empty(), patch.path.is_empty()) {
         (true, true) => return Err(wrong("an entry needs 'patch' or 'path'")),
         (false, false) => return Err(wrong("an entry may not have both 'patch' and 'path'")),
-        (false, true) => patch.patch.as_str().into(),
+        (false, true) => patch.patch.clone(),
         (true, false) => loader.read_text(&patch.path)?,
     };
     let operations = json6902::parse(&text)?;
@@ -120,7 +121,7 @@ pub(crate) fn apply_merge(
     loader: &Loader<'_>,
     schemas: &Schemas,
 ) -> Result<()> {
-    let patches = if loader.has_file(entry) {
+    let patches = if loader.has_file(entry) || (is_http(entry) && !entry.contains('\n')) {
         let file = loader.display(entry);
         reader::objects(&loader.read_text(entry)?, Some(&file.as_str().into()))
     } else if entry.contains('\n') || entry.contains(": ") {
