@@ -249,7 +249,7 @@ impl<E: Engine> Agent<E> {
             link,
             look: Arc::clone(&look),
             requests: requests.clone(),
-            epoch: spool.epoch(),
+            spool: spool.clone(),
             streams: streams.all(),
         };
         tasks.spawn_vital("local", local::serve(Arc::new(listener), desk));

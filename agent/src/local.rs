@@ -9,7 +9,7 @@ use crate::uplink::{Link, SINK};
 use model::Status;
 use runtime::Engine;
 use serde::{Deserialize, Serialize};
-use spool::Stream;
+use spool::{Snapshot, Spool, Stream};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -60,8 +60,10 @@ pub enum Answer {
     Spool {
         /// Epoch of the numbering.
         epoch: u64,
-        /// In order of their names.
+        /// In order of their urgency.
         streams: Vec<StreamAccount>,
+        /// All figures of the spool.
+        figures: Box<Snapshot>,
     },
     /// Done; for logs, the output follows.
     Done,
@@ -120,9 +122,9 @@ pub struct Desk<E> {
     pub look: Arc<Notify>,
     /// Leads to the loop.
     pub requests: mpsc::Sender<Request>,
-    /// Epoch of the spool.
-    pub epoch: u64,
-    /// Its streams.
+    /// For its figures.
+    pub spool: Spool,
+    /// The streams that the hub is to have.
     pub streams: Vec<Stream>,
 }
 
@@ -134,7 +136,7 @@ impl<E> Clone for Desk<E> {
             link: self.link.clone(),
             look: Arc::clone(&self.look),
             requests: self.requests.clone(),
-            epoch: self.epoch,
+            spool: self.spool.clone(),
             streams: self.streams.clone(),
         }
     }
@@ -206,8 +208,9 @@ async fn answer<E: Engine>(stream: UnixStream, desk: Desk<E>) -> io::Result<()> 
             Answer::Done
         }
         Ok(Ask::Spool) => Answer::Spool {
-            epoch: desk.epoch,
+            epoch: desk.spool.epoch(),
             streams: desk.streams.iter().map(StreamAccount::of).collect(),
+            figures: Box::new(desk.spool.snapshot()),
         },
         Ok(Ask::Pause) => command(&desk, Command::Pause).await,
         Ok(Ask::Resume) => command(&desk, Command::Resume).await,

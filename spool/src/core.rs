@@ -10,6 +10,7 @@ use crate::pending::Ticket;
 use crate::place::Boots;
 use crate::record::{Class, Durability};
 use crate::retention::Retention;
+use crate::snapshot::Writes;
 use crate::state::{FORMAT, Saved, SavedLog};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::PathBuf;
@@ -74,6 +75,8 @@ pub(crate) struct Inner {
     pub offered: HashMap<String, u64>,
     pub logs: [Log; 3],
     pub queues: [Queue; 3],
+    /// What writing has cost, by log.
+    pub writes: [Writes; 3],
     /// Acknowledgements that are not on disk.
     pub unsaved_acks: BTreeMap<(u32, String), u64>,
     /// Since when the oldest of them waits.

@@ -7,8 +7,10 @@ use crate::core::Core;
 use crate::error::{OpenError, ReadError};
 use crate::ledger::Account;
 use crate::options::Options;
-use crate::record::{Class, Durability, Record};
+use crate::place::Placed;
+use crate::record::{Class, Durability, Record, Stamp};
 use crate::recover::{self, Access, LostRange, Recovered};
+use crate::snapshot::Snapshot;
 use crate::stream::Stream;
 use crate::walk::{Bounds, walk};
 use serde::Serialize;
@@ -139,9 +141,29 @@ impl Inspection {
         })
     }
 
+    /// Identifies the spool's numbering.
+    pub fn epoch(&self) -> u64 {
+        self.core.epoch
+    }
+
+    /// When a record was appended, as far as can be known.
+    pub fn place(&self, stamp: &Stamp) -> Placed {
+        self.core.lock().boots.place(stamp)
+    }
+
+    /// The last number of a stream; 0 where there is none of that name.
+    pub fn last(&self, stream: &str) -> u64 {
+        self.stream(stream).map_or(0, |stream| stream.last())
+    }
+
     /// What a start would find.
     pub fn recovered(&self) -> &Recovered {
         &self.recovered
+    }
+
+    /// The figures that the spool itself would give, without what is only in memory.
+    pub fn snapshot(&self) -> Snapshot {
+        self.core.snapshot()
     }
 
     /// Streams, segments and accounts.

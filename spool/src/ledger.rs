@@ -312,6 +312,29 @@ impl Ledger {
         }
     }
 
+    /// Numbers up to `seq` that never were records.
+    pub(crate) fn unused_upto(&self, seq: u64) -> u64 {
+        let above = self.gaps.within(seq + 1, self.last);
+        let above: u64 = above
+            .filter(|(.., gap)| *gap == Gap::Unused)
+            .map(|(start, end, _)| end - start + 1)
+            .sum();
+        self.unused - above
+    }
+
+    /// What became of the records up to a sink's cursor; nothing of them is resident.
+    pub(crate) fn settled(&self, name: &str) -> Account {
+        let sink = self.sink(name);
+        Account {
+            appended: sink.upto - self.unused_upto(sink.upto),
+            acked: sink.acked,
+            dropped: sink.dropped,
+            set_aside: sink.set_aside,
+            lost: sink.lost,
+            resident: 0,
+        }
+    }
+
     /// The account for a sink; `stored` is what the index counts of records above the sink's cursor.
     pub(crate) fn account(&self, name: &str, stored: u64) -> Account {
         let sink = self.sink(name);

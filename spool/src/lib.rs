@@ -30,6 +30,7 @@ mod retention;
 mod room;
 #[cfg(test)]
 mod sim;
+mod snapshot;
 mod spool;
 mod state;
 mod stream;
@@ -51,5 +52,6 @@ pub use place::Placed;
 pub use record::{BootId, Class, Durability, Record, Stamp};
 pub use recover::{LostRange, Recovered, Torn};
 pub use retention::{Retention, WhenFull};
+pub use snapshot::{LogFigures, SYNC_BOUNDS, SinkFigures, Snapshot, StreamFigures, Writes};
 pub use spool::Spool;
 pub use stream::Stream;

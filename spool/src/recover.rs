@@ -579,6 +579,7 @@ impl Recovery {
             offered: HashMap::new(),
             logs,
             queues: [Queue::default(), Queue::default(), Queue::default()],
+            writes: Default::default(),
             unsaved_acks: BTreeMap::new(),
             acks_since: None,
             unsaved_since: None,

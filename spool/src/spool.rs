@@ -24,7 +24,7 @@ const MOST_NAME: usize = 128;
 /// A device's spool. Clones are handles to one spool, which is closed with the last of them.
 #[derive(Debug, Clone)]
 pub struct Spool {
-    core: Arc<Core>,
+    pub(crate) core: Arc<Core>,
     owner: Arc<Owner>,
 }
 

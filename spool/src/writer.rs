@@ -181,18 +181,20 @@ impl Writer {
             let Some(tail) = &mut self.tails[class.index()] else {
                 continue;
             };
+            let started = Instant::now();
             tail.file
                 .write_at(&self.buffer, tail.offset)
                 .and_then(|()| tail.file.sync())
                 .map_err(Trouble::Disk)?;
+            let took = started.elapsed();
             tail.offset += self.buffer.len() as u64;
             let (segment, end) = (tail.segment, tail.offset);
             self.publish(
                 class,
-                segment,
-                end,
+                (segment, end),
                 items.drain(..drafted.items).collect(),
                 drafted,
+                took,
             );
             if self.buffer.capacity() > 2 * MOST_WRITE {
                 self.buffer = Vec::new();
@@ -279,10 +281,18 @@ impl Writer {
         drafted
     }
 
-    fn publish(&mut self, class: Class, segment: u64, end: u64, written: Vec<Queued>, drafted: Drafted) {
+    fn publish(
+        &mut self,
+        class: Class,
+        (segment, end): (u64, u64),
+        written: Vec<Queued>,
+        drafted: Drafted,
+        took: Duration,
+    ) {
         let core = self.core.clone();
         let mut guard = core.lock();
         let inner = &mut *guard;
+        inner.writes[class.index()].commit(written.len(), self.buffer.len(), took);
         let log = &mut inner.logs[class.index()];
         log.mark = (segment, end);
         if let Some(held) = log.segments.get_mut(&segment) {
@@ -378,6 +388,7 @@ impl Writer {
     fn poison(&mut self, class: Class, err: &io::Error) {
         tracing::error!(%class, error = %err, "spool: write or sync failed; going on in a fresh segment");
         let mut inner = self.core.lock();
+        inner.writes[class.index()].failures += 1;
         // Told once the disk takes records again: before, the telling would only fail as well.
         self.poisoned[class.index()].get_or_insert_with(|| err.to_string());
         if let Some(tail) = self.tails[class.index()].take() {

@@ -29,7 +29,24 @@ fn a_running_spool_can_be_looked_into() {
     stream.ack("hub", 3).unwrap();
     spool.flush().wait().unwrap();
 
+    let figures = spool.snapshot();
+    let held = &figures.streams[0].sinks["hub"];
+    assert_eq!((held.upto, &held.account), (3, &stream.account("hub")));
+    assert_eq!(
+        (held.settled.appended, held.settled.acked, held.unused),
+        (3, 3, 0)
+    );
+    assert_eq!(stream.waiting("hub"), (27, held.waiting_bytes));
+    assert!((260_000..=270_000).contains(&held.waiting_bytes), "{held:?}");
+    assert!(held.oldest_seconds.is_some_and(|age| age < 3600.0));
+    let log = &figures.logs[0];
+    assert_eq!((log.writes.records, log.writes.failures), (30, 0));
+    assert_eq!(log.writes.histogram.iter().sum::<u64>(), log.writes.syncs);
+    assert!(log.writes.bytes >= 300_000 && log.bytes <= log.budget);
+
     let view = Inspection::open(dir.path()).unwrap();
+    let seen = view.snapshot();
+    assert_eq!(seen.streams[0].sinks["hub"].account, held.account);
     let listing = view.listing();
     assert_eq!(listing.epoch, spool.epoch());
     assert_eq!(listing.sources["pod/a"], 29);

@@ -2,7 +2,7 @@
 
 use super::describe::status_text;
 use crate::exit::{NotFound, Refused};
-use crate::print::{self, Output, Table, list, one};
+use crate::print::{self, Output, one};
 use ::agent::local::{Answer, Ask, SOCKET};
 use anyhow::{Context as _, Result};
 use std::path::PathBuf;
@@ -62,48 +62,6 @@ impl Args {
     }
 }
 
-/// `leeward spool`: where every record is that this device ever appended for its hub.
-#[derive(Debug, clap::Args)]
-pub struct SpoolArgs {
-    #[command(flatten)]
-    local: LocalArgs,
-    /// Form of the output
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Output,
-}
-
-impl SpoolArgs {
-    pub fn run(self) -> Result<()> {
-        super::asking(async move {
-            let (answer, _) = ask(&self.local, &Ask::Spool).await?;
-            let Answer::Spool { streams, .. } = answer else {
-                return Err(unexpected(&answer));
-            };
-            list(self.output, &streams, || Table {
-                head: &[
-                    "STREAM",
-                    "APPENDED",
-                    "ACKED",
-                    "DROPPED",
-                    "SET ASIDE",
-                    "LOST",
-                    "WAITING",
-                ],
-                wide: 0,
-                rows: streams
-                    .iter()
-                    .map(|s| {
-                        let numbers = [s.appended, s.acked, s.dropped, s.set_aside, s.lost, s.resident];
-                        std::iter::once(s.stream.clone())
-                            .chain(numbers.map(|n| n.to_string()))
-                            .collect()
-                    })
-                    .collect(),
-            })
-        })
-    }
-}
-
 /// Streams a container's output from the agent of this machine.
 pub async fn ask_logs(local: &LocalArgs, logs: LogAsk) -> Result<()> {
     let (answer, mut rest) = ask(local, &Ask::Logs(logs)).await?;
@@ -119,7 +77,8 @@ pub async fn ask_logs(local: &LocalArgs, logs: LogAsk) -> Result<()> {
     }
 }
 
-async fn ask(local: &LocalArgs, ask: &Ask) -> Result<(Answer, BufReader<UnixStream>)> {
+/// Asks the agent of this machine; the rest of its answer follows in the reader.
+pub async fn ask(local: &LocalArgs, ask: &Ask) -> Result<(Answer, BufReader<UnixStream>)> {
     let path = local.state.join(SOCKET);
     let mut stream = UnixStream::connect(&path).await.map_err(|err| {
         NotFound(format!(
@@ -137,7 +96,8 @@ async fn ask(local: &LocalArgs, ask: &Ask) -> Result<(Answer, BufReader<UnixStre
     Ok((answer, stream))
 }
 
-fn unexpected(answer: &Answer) -> anyhow::Error {
+/// An answer to another question, or a refusal.
+pub fn unexpected(answer: &Answer) -> anyhow::Error {
     match answer {
         Answer::Refused { why } => Refused(why.clone()).into(),
         other => anyhow::anyhow!("the agent answered something else: {other:?}"),

@@ -15,6 +15,7 @@ mod local;
 mod login;
 mod logs;
 mod scaffold;
+mod spool;
 
 use crate::exit;
 use crate::people::AccessArgs;
@@ -72,8 +73,8 @@ enum Verb {
 
     /// At a device: how it is, without any network
     Status(local::Args),
-    /// At a device: where every record is that it has for its hub
-    Spool(local::SpoolArgs),
+    /// At a device: what waits for its hub, record by record, and the proof that nothing is missing
+    Spool(spool::Args),
 }
 
 impl Line {
