@@ -20,7 +20,7 @@ fn read(line: &str) -> Result<Line<'_>, SopsError> {
         return Ok(Line::Blank);
     }
     if trimmed.starts_with([';', '#']) {
-        let text = trimmed.trim_start_matches(|c: char| c == ';' || c == '#' || c == ' ');
+        let text = trimmed.trim_start_matches([';', '#', ' ']);
         return Ok(Line::Comment(&trimmed[..trimmed.len() - text.len()], text));
     }
     if let Some(name) = trimmed.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
