@@ -11,6 +11,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("kit", &[]),
     ("blobs", &["kit", "model"]),
+    ("check", &["model", "plan", "render"]),
     ("device", &["kit", "model"]),
     ("identity", &["kit", "model"]),
     ("plan", &["model"]),
@@ -47,8 +48,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "leeward",
         &[
-            "agent", "blobs", "device", "hub", "identity", "kit", "model", "plan", "render", "runtime",
-            "sim", "sops", "source", "spool", "wire",
+            "agent", "blobs", "check", "device", "hub", "identity", "kit", "model", "plan", "render",
+            "runtime", "sim", "sops", "source", "spool", "wire",
         ],
     ),
     ("demo-app", &[]),

@@ -216,20 +216,7 @@ impl Build {
 
     async fn push_to_registry(&self, store: &Store, top: &Descriptor, access: &AccessArgs) -> Result<()> {
         let registries = Registries::new(Patience::default());
-        let host = &self.tag.registry;
-        let mut credentials = docker_credentials(&self.tag);
-        if host == HUB_REGISTRY {
-            let hub = access.read()?;
-            let mut endpoint = Endpoint::new(&format!("https://{}", hub.hub));
-            endpoint.tls = Tls::Config(identity::tls::person(&hub.ca)?);
-            credentials = Some(Credentials::Bearer(hub.token));
-            registries.configure(host, RegistryConfig::at(endpoint))?;
-        } else if self.plain_http {
-            registries.configure(
-                host,
-                RegistryConfig::at(Endpoint::plain(&format!("http://{host}"))),
-            )?;
-        }
+        let credentials = reach(&registries, &self.tag, access, self.plain_http)?;
         registries
             .push(
                 store,
@@ -288,17 +275,40 @@ fn platform(text: &str) -> Result<Platform, String> {
 }
 
 /// What `docker login` or `podman login` left for the registry.
+/// Sets up the way to an image's registry, and gives the credentials for it: those of a person for the hub's own
+/// registry, those of `docker login` for all others.
+pub(super) fn reach(
+    registries: &Registries,
+    image: &ImageRef,
+    access: &AccessArgs,
+    plain_http: bool,
+) -> Result<Option<Credentials>> {
+    let host = &image.registry;
+    if host == HUB_REGISTRY {
+        let hub = access.read()?;
+        let mut endpoint = Endpoint::new(&format!("https://{}", hub.hub));
+        endpoint.tls = Tls::Config(identity::tls::person(&hub.ca)?);
+        registries.configure(host, RegistryConfig::at(endpoint))?;
+        return Ok(Some(Credentials::Bearer(hub.token)));
+    }
+    if plain_http {
+        let endpoint = Endpoint::plain(&format!("http://{host}"));
+        registries.configure(host, RegistryConfig::at(endpoint))?;
+    }
+    Ok(docker_credentials(image))
+}
+
 fn docker_credentials(image: &ImageRef) -> Option<Credentials> {
     let home = std::env::var_os("HOME").map(PathBuf::from)?;
     let bytes = std::fs::read(home.join(".docker/config.json")).ok()?;
     DockerConfig::parse(&bytes).ok()?.find(image).cloned()
 }
 
-/// A folder for the time of the build.
-struct Scratch(PathBuf);
+/// A folder for a while.
+pub(super) struct Scratch(pub PathBuf);
 
 impl Scratch {
-    fn make() -> Result<Self> {
+    pub fn make() -> Result<Self> {
         let name = format!(
             "leeward-image-{}-{}",
             std::process::id(),

@@ -2,6 +2,8 @@
 
 mod agent;
 mod build;
+#[cfg(feature = "check")]
+mod check;
 mod describe;
 #[cfg(feature = "sim")]
 mod dev;
@@ -47,6 +49,9 @@ enum Verb {
     Init(init::Init),
     /// Print what `kubectl kustomize` prints for a folder
     Build(build::BuildArgs),
+    /// Tell everything that is wrong with a repository, before it is pushed
+    #[cfg(feature = "check")]
+    Check(check::CheckArgs),
     /// Show what a device would run from a repository, and what it would refuse
     Plan(build::PlanArgs),
     /// Build and push container images without Docker
@@ -89,6 +94,8 @@ impl Line {
             Verb::Dev(args) => args.run(),
             Verb::Init(args) => made(&args),
             Verb::Build(args) => args.run(),
+            #[cfg(feature = "check")]
+            Verb::Check(args) => asking(args.run(access)),
             Verb::Plan(args) => args.run(),
             Verb::Image(args) => asking(args.run(access)),
             Verb::Get(args) => asking(args.run(access)),
