@@ -52,6 +52,9 @@ pub enum Problem {
     /// kustomize or Flux can do it, this renderer does not.
     #[error("not supported")]
     Unsupported,
+    /// A file is encrypted, and cannot be decrypted with the keys at hand or is no longer what was encrypted.
+    #[error("cannot be decrypted")]
+    Sealed,
     /// A bound on size, depth or number was passed.
     #[error("too large")]
     TooLarge,

@@ -40,7 +40,7 @@ mod yaml;
 
 pub use error::{Details, Problem, RenderError};
 pub use files::{Entry, Files, NoRemotes, Remotes};
-pub use flux::render;
+pub use flux::{Given, render, render_for};
 pub use loader::LoadRestrictor;
 pub use repository::Repository;
 pub use trace::{Inspection, Trace, Traced, inspect, inspect_folder};

@@ -90,12 +90,24 @@ impl From<Resource> for Made {
 }
 
 impl Made {
-    /// The object; an error names its file.
-    pub fn object(&self) -> Result<Object, RenderError> {
-        let place = |error: RenderError| match &self.source {
+    /// Names the object and its file.
+    pub fn blame(&self, error: RenderError) -> RenderError {
+        let field = |path: [&str; 2]| self.node.at(path).map_or("", Node::value);
+        let kind = self.node.get("kind").map_or("", Node::value);
+        let error = error.on(format_args!("{kind}/{}", field(["metadata", "name"])));
+        self.place(error)
+    }
+
+    fn place(&self, error: RenderError) -> RenderError {
+        match &self.source {
             Some(source) => error.in_file(&*source.file).at_line(source.line),
             None => error,
-        };
+        }
+    }
+
+    /// The object; an error names its file.
+    pub fn object(&self) -> Result<Object, RenderError> {
+        let place = |error| self.place(error);
         let value = crate::yaml::to_json(&self.node).map_err(|number| place(crate::bad_number(number)))?;
         Object::new(value)
             .map_err(|error| place(RenderError::new(crate::Problem::Unreadable, error.to_string())))

@@ -1,12 +1,14 @@
 //! Building a folder as Flux does: with a `Kustomization`'s own settings, and without a kustomization file.
 
 use super::{
+    decrypt::Decrypting,
     substitute::substitute,
     types::{FluxImage, FluxPatch, KustomizationSpec},
 };
 use crate::{
     LoadRestrictor, NoRemotes,
     error::{Problem, RenderError, Result},
+    files::Files,
     kustomization::{Image, Kustomization, Patch, Selector},
     loader::{self, Loader},
     origin::Place,
@@ -16,6 +18,7 @@ use crate::{
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use model::{Object, Tree};
+use sops::Keys;
 use std::collections::BTreeMap;
 
 pub(super) struct Built {
@@ -36,9 +39,23 @@ pub(super) fn clean(tree: &Tree, path: &str) -> Result<String> {
     ))
 }
 
-pub(super) fn build(tree: &Tree, path: &str, spec: Option<&KustomizationSpec>) -> Result<Built> {
+/// Builds a folder; what is encrypted in it is decrypted with the keys, or left as it is where there are none.
+pub(super) fn build(
+    tree: &Tree,
+    path: &str,
+    spec: Option<&KustomizationSpec>,
+    keys: Option<&Keys>,
+) -> Result<Built> {
     let mut builder = Builder::new();
-    let loader = Loader::new(tree, &NoRemotes, LoadRestrictor::None, path)?;
+    let decrypting;
+    let files: &dyn Files = match keys {
+        None => tree,
+        Some(keys) => {
+            decrypting = Decrypting { files: tree, keys };
+            &decrypting
+        }
+    };
+    let loader = Loader::new(files, &NoRemotes, LoadRestrictor::None, path)?;
     let mut target = if FILE_NAMES.iter().any(|name| loader.has_file(name)) {
         builder.load(loader)?
     } else {
@@ -189,6 +206,13 @@ pub(super) fn substitute_in(node: &Node, variables: &BTreeMap<String, String>) -
 
 /// The data of a ConfigMap or Secret, without line breaks.
 pub(super) fn data(object: &Object) -> Result<BTreeMap<String, String>> {
+    let mut data = raw_data(object)?;
+    data.values_mut().for_each(|text| *text = text.replace('\n', ""));
+    Ok(data)
+}
+
+/// The data of a ConfigMap or Secret.
+pub(super) fn raw_data(object: &Object) -> Result<BTreeMap<String, String>> {
     let mut data = BTreeMap::new();
     let encoded = object.kind() == "Secret";
     for (field, encoded) in [("data", encoded), ("stringData", false)] {
@@ -204,7 +228,7 @@ pub(super) fn data(object: &Object) -> Result<BTreeMap<String, String>> {
             } else {
                 text.to_owned()
             };
-            data.insert(key.clone(), text.replace('\n', ""));
+            data.insert(key.clone(), text);
         }
     }
     Ok(data)

@@ -1,5 +1,6 @@
 //! What Flux does with a repository: its `Kustomization` objects resolved, one after another.
 
+mod decrypt;
 mod ignore;
 mod kustomize;
 mod substitute;
@@ -19,6 +20,7 @@ use crate::{
     yaml::Node,
 };
 use model::{Desired, Object, ObjectKey, Revision, Tree};
+use sops::Keys;
 use std::collections::{BTreeMap, BTreeSet};
 
 const GROUP_SUFFIX: &str = "toolkit.fluxcd.io";
@@ -39,8 +41,28 @@ pub fn render(
     path: &str,
     vars: &BTreeMap<String, String>,
 ) -> Result<Desired> {
+    let keys = Keys::default();
+    render_for(tree, revision, path, &Given { vars, keys: &keys })
+}
+
+/// What a device brings to the rendering of its folder.
+#[derive(Debug, Clone, Copy)]
+pub struct Given<'a> {
+    /// Variables that substitutions know.
+    pub vars: &'a BTreeMap<String, String>,
+    /// Keys that SOPS files are decrypted with: those of the root folder, and those of each `Kustomization` with
+    /// `spec.decryption`, together with the keys of the Secret that it names.
+    pub keys: &'a Keys,
+}
+
+/// As [`render`], with the keys that a device holds.
+///
+/// # Errors
+/// Those of [`render`]; [`Problem::Sealed`] for a file that cannot be decrypted and for an object that would be left
+/// encrypted.
+pub fn render_for(tree: &Tree, revision: &Revision, path: &str, given: &Given<'_>) -> Result<Desired> {
     let tree = ignore::without_ignored(tree)?;
-    let mut renderer = Renderer::new(&tree, vars);
+    let mut renderer = Renderer::new(&tree, given);
     let path = kustomize::clean(&tree, path)?;
     renderer.folder(&path)?;
     Ok(Desired {
@@ -65,7 +87,8 @@ pub(crate) fn inspect(tree: &Tree, path: &str, vars: &BTreeMap<String, String>) 
         Ok(path) => path,
         Err(problem) => return failed(problem),
     };
-    let mut renderer = Renderer::new(&tree, vars);
+    let keys = Keys::default();
+    let mut renderer = Renderer::new(&tree, &Given { vars, keys: &keys });
     renderer.inspection = Some(Inspection::default());
     let ended = renderer.folder(&path);
     let mut inspection = renderer.inspection.unwrap_or_default();
@@ -80,6 +103,7 @@ type Named = (String, String);
 struct Renderer<'a> {
     tree: &'a Tree,
     vars: &'a BTreeMap<String, String>,
+    keys: &'a Keys,
     objects: Vec<Object>,
     /// Which `Kustomization` each object comes from.
     owners: BTreeMap<ObjectKey, String>,
@@ -91,10 +115,11 @@ struct Renderer<'a> {
 }
 
 impl<'a> Renderer<'a> {
-    fn new(tree: &'a Tree, vars: &'a BTreeMap<String, String>) -> Self {
+    fn new(tree: &'a Tree, given: &Given<'a>) -> Self {
         Self {
             tree,
-            vars,
+            vars: given.vars,
+            keys: given.keys,
             objects: Vec::new(),
             owners: BTreeMap::new(),
             rendered: BTreeSet::new(),
@@ -114,27 +139,37 @@ impl<'a> Renderer<'a> {
         }
     }
 
-    fn build(&mut self, path: &str, spec: Option<&KustomizationSpec>) -> Result<Vec<Made>> {
+    fn build(
+        &mut self,
+        path: &str,
+        spec: Option<&KustomizationSpec>,
+        keys: Option<&Keys>,
+    ) -> Result<Vec<Made>> {
         if let Some(inspection) = &mut self.inspection {
             inspection.folders.push(path.to_owned());
         }
-        let built = kustomize::build(self.tree, path, spec)?;
+        let built = kustomize::build(self.tree, path, spec, keys)?;
         self.warnings.extend(built.warnings);
         Ok(built.made)
     }
 
     /// The root folder, with the `Kustomization` that points at it where there is one.
     fn folder(&mut self, path: &str) -> Result<()> {
-        let built = self.build(path, None)?;
+        let mut built = self.build(path, None, None)?;
         let own = kustomizations(&built)
             .filter_map(Result::ok)
             .find(|flux| kustomize::clean(self.tree, &flux.spec.path).is_ok_and(|target| target == path));
         let made = match &own {
-            None => built,
+            None => {
+                if !self.looks_away() && decrypt::any_sealed(&built) {
+                    built = self.build(path, None, Some(self.keys))?;
+                    decrypt::refuse_sealed(&built, None)?;
+                }
+                built
+            }
             Some(flux) => {
                 self.rendered.insert(flux.named());
-                let built = self.build(path, Some(&flux.spec))?;
-                self.finish(built, flux)?
+                self.built(path, flux)?
             }
         };
         self.take(made, path)
@@ -252,9 +287,36 @@ impl<'a> Renderer<'a> {
             return Ok(());
         }
         let path = kustomize::clean(self.tree, &spec.path).map_err(|error| error.field("spec.path"))?;
-        let built = self.build(&path, Some(spec))?;
-        let made = self.finish(built, flux)?;
+        let made = self.built(&path, flux)?;
         self.take(made, &format!("Kustomization {}", flux.name))
+    }
+
+    /// People look at a repository without the keys of its devices: what is encrypted stays so.
+    fn looks_away(&self) -> bool {
+        self.inspection.is_some() && self.keys.is_empty()
+    }
+
+    /// The folder of a `Kustomization`, with all that it asks for.
+    fn built(&mut self, path: &str, flux: &FluxKustomization) -> Result<Vec<Made>> {
+        let keys = match &flux.spec.decryption {
+            Some(decryption) if !self.looks_away() => Some(decrypt::keys_for(
+                decryption,
+                &flux.namespace,
+                self.keys,
+                &self.objects,
+            )?),
+            _ => None,
+        };
+        let mut built = self.build(path, Some(&flux.spec), keys.as_ref())?;
+        if let Some(keys) = &keys {
+            for made in &mut built {
+                decrypt::open_data(&mut made.node, keys).map_err(|error| made.blame(error))?;
+            }
+        }
+        if !self.looks_away() {
+            decrypt::refuse_sealed(&built, Some(&flux.spec))?;
+        }
+        self.finish(built, flux)
     }
 
     /// What Flux does after the build: substitution, common metadata, owner labels, order.
