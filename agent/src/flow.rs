@@ -8,10 +8,11 @@ use crate::local::{self, Desk};
 use crate::orders::Orders;
 use crate::prepare::{self, Preparer};
 use crate::report::{self, HEARTBEAT, STATUS};
+use crate::secret_keys::SecretKeys;
 use crate::uplink::{self, Link};
 use anyhow::{Context as _, Result};
 use device::FactsReader;
-use identity::{DeviceKeys, EnrolToken};
+use identity::{DeviceKeys, EnrolToken, Seal};
 use kit::{Clock, Tasks};
 use plan::Limits;
 use runtime::Engine;
@@ -129,7 +130,8 @@ impl<E: Engine> Agent<E> {
         });
         let source = GitSource::open(&state.join("source"), config.source.clone())
             .context("the source cannot be opened")?;
-        let generations = Generations::open(&state.join("generations"))?;
+        let seal = Seal::open(&state.join("identity")).context("the device's key for sealing")?;
+        let generations = Generations::open(&state.join("generations"), seal)?;
         let facts = FactsReader::new(&config.sysroot, state);
         let hub = match &config.hub {
             None => None,
@@ -204,6 +206,7 @@ impl<E: Engine> Agent<E> {
                 url: config.source.display_url(),
                 path,
                 vars: vars(&config),
+                secret_keys: SecretKeys::of(&config.state),
                 limits,
                 interval: config.interval,
                 history: config.history,

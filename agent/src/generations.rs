@@ -1,9 +1,11 @@
 //! The generations that a device holds, on disk, and which of them counts.
 //!
-//! `generations/<id>.json` holds one rendered generation each; `state.json` beside them is the only pointer.
+//! `generations/<id>.sealed` holds one rendered generation each, sealed with a key of the device since it holds the
+//! secrets in plain; `state.json` beside them is the only pointer.
 //! Both are replaced whole, the generation before the pointer, so that a power cut at any byte leaves either the
 //! old state or the new one. What no pointer names is removed.
 
+use identity::Seal;
 use kit::disk;
 use model::{Desired, GenerationId, Revision};
 use serde::{Deserialize, Serialize};
@@ -15,12 +17,21 @@ const MOST_STARTS_ON_TRIAL: u32 = 4;
 
 /// Why generations cannot be kept.
 #[derive(Debug, thiserror::Error)]
-#[error("{doing} {path}", path = .path.display())]
-pub struct GenerationsError {
-    doing: &'static str,
-    path: PathBuf,
-    #[source]
-    source: std::io::Error,
+pub enum GenerationsError {
+    /// The disk refuses.
+    #[error("{doing} {path}", path = .path.display())]
+    Disk {
+        /// What was tried.
+        doing: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The key of the device does not seal.
+    #[error("seal a generation")]
+    Seal(#[from] identity::KeyError),
 }
 
 /// A generation by name, with the revision that it was rendered from.
@@ -80,6 +91,7 @@ pub enum Offer {
 #[derive(Debug)]
 pub struct Generations {
     dir: PathBuf,
+    seal: Seal,
     state: State,
 }
 
@@ -89,7 +101,7 @@ impl Generations {
     /// # Errors
     /// [`GenerationsError`] where the disk refuses. A damaged pointer or generation is set aside, not an error: the
     /// device then has no current generation and gets one from its source.
-    pub fn open(dir: &Path) -> Result<Self, GenerationsError> {
+    pub fn open(dir: &Path, seal: Seal) -> Result<Self, GenerationsError> {
         disk::create_dir_all(dir).map_err(|err| fault("make folder", dir, err))?;
         let pointer = dir.join("state.json");
         let state = match disk::read_if_there(&pointer).map_err(|err| fault("read", &pointer, err))? {
@@ -103,6 +115,7 @@ impl Generations {
         };
         let mut store = Self {
             dir: dir.to_owned(),
+            seal,
             state,
         };
         if let Some(starts) = store.state.trial_starts {
@@ -169,7 +182,8 @@ impl Generations {
         let path = self.path(id);
         // Serialising plain data to memory cannot fail.
         let bytes = serde_json::to_vec(desired).unwrap_or_default();
-        disk::replace(&path, &bytes).map_err(|err| fault("write", &path, err))?;
+        let sealed = self.seal.seal(id.0.hex().as_bytes(), &bytes)?;
+        disk::replace(&path, &sealed).map_err(|err| fault("write", &path, err))?;
         let named = Named {
             id,
             revision: desired.revision.clone(),
@@ -305,7 +319,11 @@ impl Generations {
         let path = self.path(named.id);
         let read = std::fs::read(&path)
             .map_err(|err| err.to_string())
-            .and_then(|bytes| {
+            .and_then(|sealed| {
+                let bytes = self
+                    .seal
+                    .open_sealed(named.id.0.hex().as_bytes(), &sealed)
+                    .ok_or("it is damaged, or was sealed with another key")?;
                 let desired: Desired = serde_json::from_slice(&bytes).map_err(|err| err.to_string())?;
                 if desired.id() == named.id {
                     Ok(desired)
@@ -326,7 +344,7 @@ impl Generations {
     }
 
     fn path(&self, id: GenerationId) -> PathBuf {
-        self.dir.join(format!("{}.json", id.0.hex()))
+        self.dir.join(format!("{}.sealed", id.0.hex()))
     }
 
     fn change(&mut self, edit: impl FnOnce(&mut State)) -> Result<(), GenerationsError> {
@@ -351,7 +369,7 @@ impl Generations {
             return;
         };
         for path in entries.flatten().map(|entry| entry.path()) {
-            let generation = path.extension().is_some_and(|e| e == "json") && !path.ends_with("state.json");
+            let generation = path.extension().is_some_and(|e| e == "sealed");
             if generation && !kept.contains(&path) {
                 let _ = disk::remove_if_there(&path);
             }
@@ -360,7 +378,7 @@ impl Generations {
 }
 
 fn fault(doing: &'static str, path: &Path, source: std::io::Error) -> GenerationsError {
-    GenerationsError {
+    GenerationsError::Disk {
         doing,
         path: path.to_owned(),
         source,
@@ -372,6 +390,7 @@ mod tests {
     use super::*;
     use model::Object;
     use serde_json::json;
+    use std::sync::LazyLock;
 
     fn revision(commit: &str) -> Revision {
         Revision {
@@ -393,15 +412,51 @@ mod tests {
         }
     }
 
+    /// One key for all, made in a folder that is gone: what is tried here is the disk of the generations.
+    static SEAL: LazyLock<Seal> = LazyLock::new(|| Seal::open(tempfile::tempdir().unwrap().path()).unwrap());
+
+    fn open(dir: &Path) -> Result<Generations, GenerationsError> {
+        Generations::open(dir, SEAL.clone())
+    }
+
+    #[test]
+    fn no_secret_is_readable_on_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut desired = desired("one");
+        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "camera"},
+            "stringData": {"password": "hunter2"}});
+        desired.objects.push(Object::new(secret).unwrap());
+        let mut store =
+            Generations::open(&dir.path().join("g"), Seal::open(&dir.path().join("k")).unwrap()).unwrap();
+        store.adopt(&desired).unwrap();
+        store.promote().unwrap();
+        for (path, bytes) in snapshot(&dir.path().join("g")) {
+            let told = bytes
+                .windows(7)
+                .any(|part| part == b"hunter2" || part == b"camera\"");
+            assert!(!told, "{}", path.display());
+        }
+        assert_eq!(store.load_current().unwrap().objects, desired.objects);
+        // Another device's key does not open them.
+        let other = Seal::open(&dir.path().join("other")).unwrap();
+        assert!(
+            Generations::open(&dir.path().join("g"), other)
+                .unwrap()
+                .load_current()
+                .is_none()
+        );
+    }
+
     #[test]
     fn a_failed_trial_goes_back_to_the_last_good_one_and_is_not_tried_again() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut store = Generations::open(dir.path()).unwrap();
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("generations");
+        let mut store = open(&dir).unwrap();
         store.adopt(&desired("one")).unwrap();
         store.promote().unwrap();
         store.adopt(&desired("two")).unwrap();
         assert!(store.roll_back("never ready").unwrap());
-        let mut store = Generations::open(dir.path()).unwrap();
+        let mut store = open(&dir).unwrap();
         assert_eq!(store.load_current().unwrap().objects, desired("one").objects);
         assert_eq!(store.offer(desired("two").id()), Offer::KnownBad);
         assert_eq!(store.offer(desired("three").id()), Offer::New);
@@ -410,12 +465,13 @@ mod tests {
 
     #[test]
     fn a_trial_that_takes_the_device_down_is_given_up() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut store = Generations::open(dir.path()).unwrap();
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("generations");
+        let mut store = open(&dir).unwrap();
         store.adopt(&desired("one")).unwrap();
         for _ in 0..MOST_STARTS_ON_TRIAL {
             assert!(!store.trial_is_hopeless());
-            store = Generations::open(dir.path()).unwrap();
+            store = open(&dir).unwrap();
         }
         assert!(store.trial_is_hopeless());
     }
@@ -423,37 +479,38 @@ mod tests {
     /// F5, F6: whatever byte the power cut comes at, the device holds the old generation or the new one, whole.
     #[test]
     fn a_power_cut_at_any_byte_leaves_the_old_or_the_new_generation() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut store = Generations::open(dir.path()).unwrap();
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("generations");
+        let mut store = open(&dir).unwrap();
         store.adopt(&desired("one")).unwrap();
         store.promote().unwrap();
-        let before: Vec<(PathBuf, Vec<u8>)> = snapshot(dir.path());
+        let before: Vec<(PathBuf, Vec<u8>)> = snapshot(&dir);
         store.adopt(&desired("two")).unwrap();
-        let after = snapshot(dir.path());
+        let after = snapshot(&dir);
         let new_generation = store.path(desired("two").id());
         let whole = std::fs::read(&new_generation).unwrap();
-        let pointer = std::fs::read(dir.path().join("state.json")).unwrap();
+        let pointer = std::fs::read(dir.join("state.json")).unwrap();
 
         // `replace` writes a temporary file, syncs and renames: a cut leaves a prefix of the temporary file.
         for cut in 0..=whole.len() {
-            restore(dir.path(), &before);
-            std::fs::write(new_generation.with_file_name("x.json.tmp"), &whole[..cut]).unwrap();
-            reopen_holds(dir.path(), "one");
+            restore(&dir, &before);
+            std::fs::write(new_generation.with_file_name("x.sealed.tmp"), &whole[..cut]).unwrap();
+            reopen_holds(&dir, "one");
         }
         for cut in 0..=pointer.len() {
-            restore(dir.path(), &before);
+            restore(&dir, &before);
             std::fs::write(&new_generation, &whole).unwrap();
-            std::fs::write(dir.path().join("state.json.tmp"), &pointer[..cut]).unwrap();
-            reopen_holds(dir.path(), "one");
+            std::fs::write(dir.join("state.json.tmp"), &pointer[..cut]).unwrap();
+            reopen_holds(&dir, "one");
         }
         // A file that lost its tail all the same (a disk that lies about syncing) costs the generation, not the device.
         for cut in 0..whole.len() {
-            restore(dir.path(), &after);
+            restore(&dir, &after);
             std::fs::write(&new_generation, &whole[..cut]).unwrap();
-            reopen_holds(dir.path(), "one");
+            reopen_holds(&dir, "one");
         }
-        restore(dir.path(), &after);
-        reopen_holds(dir.path(), "two");
+        restore(&dir, &after);
+        reopen_holds(&dir, "two");
     }
 
     fn snapshot(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
@@ -475,7 +532,7 @@ mod tests {
 
     #[track_caller]
     fn reopen_holds(dir: &Path, name: &str) {
-        let mut store = Generations::open(dir).unwrap();
+        let mut store = open(dir).unwrap();
         assert_eq!(
             store.load_current().map(|d| d.objects),
             Some(desired(name).objects)

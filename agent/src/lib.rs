@@ -16,9 +16,11 @@ pub mod local;
 mod orders;
 mod prepare;
 mod report;
+mod secret_keys;
 mod steps;
 mod uplink;
 
 pub use config::{Config, ConfigError, HistoryPolicy, Hub, Registry};
 pub use converge::HealthPolicy;
 pub use flow::{Agent, Seams, Task};
+pub use secret_keys::{SecretKey, SecretKeyError, SecretKeys};

@@ -6,6 +6,7 @@
 use crate::config::HistoryPolicy;
 use crate::converge::{Command, Prepared, Request};
 use crate::journal::Journal;
+use crate::secret_keys::SecretKeys;
 use kit::{Backoff, Clock};
 use model::{Action, Because, Moved, ObjectKey, Revision, Severity, SourceStatus, Step};
 use plan::{Limits, expand};
@@ -32,6 +33,8 @@ pub struct Inputs<E> {
     pub path: String,
     /// What `postBuild` may substitute.
     pub vars: BTreeMap<String, String>,
+    /// What SOPS files are decrypted with.
+    pub secret_keys: SecretKeys,
     /// What the device can give.
     pub limits: Limits,
     /// Time between two looks.
@@ -265,10 +268,26 @@ impl<E: Engine> Preparer<E> {
                 return false;
             }
         };
-        let rendered = render::render(&tree, revision, &inputs.path, &inputs.vars);
+        let keys = match inputs.secret_keys.load() {
+            Ok(keys) => keys,
+            Err(err) => {
+                self.refuse(None, revision, kit::chain(&err)).await;
+                return false;
+            }
+        };
+        let given = render::Given {
+            vars: &inputs.vars,
+            keys: &keys,
+        };
+        let rendered = render::render_for(&tree, revision, &inputs.path, &given);
         drop(tree);
         let desired = match rendered {
             Ok(desired) => desired,
+            // A key may be added at any moment.
+            Err(err) if err.details().problem == render::Problem::Sealed => {
+                self.refuse(None, revision, kit::chain(&err)).await;
+                return false;
+            }
             Err(err) => {
                 self.refuse(None, revision, kit::chain(&err)).await;
                 return true;

@@ -5,6 +5,8 @@
 //! | `device.key` | identity key (PKCS #8) | once, before the first request |
 //! | `device.pem` | identity certificate | at enrolment, last: it says that the device is enrolled |
 //! | `operational.pem` | operational key and certificate together | at enrolment and each renewal |
+//! | `seal.key` | key of [`crate::Seal`] | once |
+//! | `sops/` | keys that people gave to decrypt secrets with | by people |
 //! | `bundle.json` | signed trust bundle | when a newer one is accepted |
 //! | `intent.json` | number of the last intent accepted | before the intent is followed |
 //! | `time.json` | see [`TimeKeeper`] | about once an hour |
@@ -45,6 +47,9 @@ pub enum KeyError {
         /// Which.
         path: PathBuf,
     },
+    /// The system gives no random numbers.
+    #[error("the system gives no random numbers")]
+    Random,
     /// A key or request could not be made.
     #[error("make a key")]
     Make(#[from] rcgen::Error),
@@ -495,7 +500,7 @@ fn enrolled(dir: &Path) -> Result<Option<Enrolled>, KeyError> {
     }))
 }
 
-fn make_private(dir: &Path) -> Result<(), KeyError> {
+pub(crate) fn make_private(dir: &Path) -> Result<(), KeyError> {
     use std::os::unix::fs::PermissionsExt as _;
     let disk = |source| KeyError::Disk {
         what: "write",

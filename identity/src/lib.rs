@@ -13,6 +13,7 @@ mod authority;
 mod certificate;
 mod keys;
 mod lifecycle;
+mod seal;
 mod signed;
 mod time;
 pub mod tls;
@@ -23,6 +24,7 @@ pub use authority::{Authority, AuthorityError, CsrError, IDENTITY_LIFE, Issued, 
 pub use certificate::{BadCertificate, Kind, Peer};
 pub use keys::{DeviceKeys, Held, IntentError, KeyError, Requests};
 pub use lifecycle::{Action, Event, Failure, Lifecycle, Step};
+pub use seal::Seal;
 pub use signed::{BadSignature, Purpose};
 pub use time::{TimeError, TimeKeeper};
 pub use token::{BadToken, EnrolToken, PersonToken, SecretHash};

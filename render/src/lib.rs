@@ -140,6 +140,19 @@ impl Build {
     }
 }
 
+/// Objects as kustomize prints them.
+pub fn to_yaml(objects: &[Object]) -> String {
+    let mut out = String::new();
+    for (at, object) in objects.iter().enumerate() {
+        if at > 0 {
+            out.push_str("---\n");
+        }
+        yaml::emit_document(&yaml::from_json(object.value()), &mut out)
+            .expect("JSON has no number that is not finite");
+    }
+    out
+}
+
 /// JSON has no infinity, so that kustomize cannot print it.
 fn check_numbers(node: &Node) -> Result<(), RenderError> {
     match node {

@@ -4,6 +4,7 @@
 //! elliptic curves) for the unwrapping of 32 bytes. Tested against the `sops` binary's files.
 
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
+use ring::rand::{SecureRandom, SystemRandom};
 use ring::{aead, hkdf, hmac};
 use x25519_dalek::{PublicKey, StaticSecret};
 
@@ -65,6 +66,17 @@ impl AgeKey {
         let file_key = open_sealed(&key, [0; 12], &stanza.body)?;
         (file_key.len() == 16).then_some(file_key)
     }
+}
+
+/// A new age key: secret and recipient, as `age-keygen` makes them.
+pub fn generate_age_key() -> (String, String) {
+    let mut secret = [0; 32];
+    SystemRandom::new()
+        .fill(&mut secret)
+        .expect("the system gives random numbers");
+    let key = AgeKey(StaticSecret::from(secret));
+    let text = bech32_encode("age-secret-key-", &secret).to_ascii_uppercase();
+    (text, key.recipient())
 }
 
 /// Why a file did not open.

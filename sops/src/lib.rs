@@ -24,6 +24,7 @@ mod walk;
 mod yaml;
 mod yaml_text;
 
+pub use age::generate_age_key;
 pub use error::SopsError;
 pub use keys::{BadKey, Keys};
 

@@ -1,9 +1,11 @@
 //! `leeward build` and `leeward plan`: rendering without a device.
 
+use super::secret::KeyFiles;
 use crate::exit::Refused;
 use crate::files::{self, Disk};
 use crate::print::{Output, note, one, out};
-use anyhow::Result;
+
+use anyhow::{Context as _, Result};
 use device::Class;
 use jiff::Timestamp;
 use model::{ClassName, Facts, Revision};
@@ -21,6 +23,14 @@ pub struct BuildArgs {
     /// Which files a kustomization may read beside those of its own folder
     #[arg(long, value_enum, default_value_t)]
     load_restrictor: Restrictor,
+    /// Print what Flux applies for the folder: its Kustomization objects resolved, secrets decrypted
+    #[arg(long)]
+    flux: bool,
+    /// Variables for postBuild, NAME=VALUE (with --flux)
+    #[arg(long = "var", value_parser = variable, requires = "flux")]
+    vars: Vec<(String, String)>,
+    #[command(flatten)]
+    keys: KeyFiles,
 }
 
 /// kustomize's own words.
@@ -37,6 +47,9 @@ enum Restrictor {
 
 impl BuildArgs {
     pub fn run(self) -> Result<()> {
+        if self.flux {
+            return self.run_flux();
+        }
         let options = BuildOptions {
             load_restrictor: match self.load_restrictor {
                 Restrictor::RootOnly => LoadRestrictor::RootOnly,
@@ -50,6 +63,39 @@ impl BuildArgs {
             .iter()
             .for_each(|warning| note(&format!("# Warning: {warning}")));
         out(&build.to_yaml())
+    }
+
+    /// The folder lies in a repository, whose other folders its Kustomization objects name.
+    fn run_flux(self) -> Result<()> {
+        let folder = self
+            .path
+            .canonicalize()
+            .with_context(|| format!("{}", self.path.display()))?;
+        let root = folder
+            .ancestors()
+            .find(|dir| dir.join(".git").exists())
+            .unwrap_or(&folder);
+        let path = folder.strip_prefix(root)?.to_string_lossy().into_owned();
+        let given = render::Given {
+            vars: &self.vars.into_iter().collect(),
+            keys: &self.keys.keys()?,
+        };
+        let desired = render::render_for(&files::whole(root)?, &work_tree(), &path, &given)?;
+        desired
+            .warnings
+            .iter()
+            .for_each(|warning| note(&format!("# Warning: {warning}")));
+        out(&render::to_yaml(&desired.objects))
+    }
+}
+
+fn work_tree() -> Revision {
+    Revision {
+        reference: "work tree".to_owned(),
+        commit: "0".repeat(40),
+        summary: String::new(),
+        author: String::new(),
+        committed_at: Timestamp::now(),
     }
 }
 
@@ -67,6 +113,8 @@ pub struct PlanArgs {
     /// Variables for postBuild, NAME=VALUE
     #[arg(long = "var", value_parser = variable)]
     vars: Vec<(String, String)>,
+    #[command(flatten)]
+    keys: KeyFiles,
     /// Form of the output
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
@@ -99,13 +147,6 @@ impl PlanArgs {
         let class = Class::find(&self.class).map_err(|err| Refused(err.to_string()))?;
         let path = self.path.unwrap_or_else(|| class.folder.clone());
         let tree = files::whole(&self.repository)?;
-        let revision = Revision {
-            reference: "work tree".to_owned(),
-            commit: "0".repeat(40),
-            summary: String::new(),
-            author: String::new(),
-            committed_at: Timestamp::now(),
-        };
         let mut vars = BTreeMap::from([
             ("DEVICE".to_owned(), "preview".to_owned()),
             ("CLASS".to_owned(), self.class.to_string()),
@@ -118,7 +159,15 @@ impl PlanArgs {
             ),
         ]);
         vars.extend(self.vars);
-        let desired = render::render(&tree, &revision, &path, &vars)?;
+        let desired = render::render_for(
+            &tree,
+            &work_tree(),
+            &path,
+            &render::Given {
+                vars: &vars,
+                keys: &self.keys.keys()?,
+            },
+        )?;
         // A machine that is exactly as its class says.
         let whole = Facts {
             cpus: class.cpu_milli.unwrap_or(1000) as f64 / 1000.0,

@@ -17,6 +17,7 @@ mod local;
 mod login;
 mod logs;
 mod scaffold;
+mod secret;
 mod spool;
 
 use crate::exit;
@@ -76,6 +77,8 @@ enum Verb {
     /// Make an enrolment token for a device
     Token(intent::TokenArgs),
 
+    /// At a device: the keys that it decrypts the repository's secrets with
+    Secret(secret::Args),
     /// At a device: how it is, without any network
     Status(local::Args),
     /// At a device: what waits for its hub, record by record, and the proof that nothing is missing
@@ -107,6 +110,7 @@ impl Line {
             Verb::Restart(args) => asking(args.run(access)),
             Verb::Login(args) => asking(args.run(access)),
             Verb::Token(args) => asking(args.run(access)),
+            Verb::Secret(args) => args.run(),
             Verb::Status(args) => args.run(),
             Verb::Spool(args) => args.run(),
         }
