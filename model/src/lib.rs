@@ -6,6 +6,7 @@
 //! [`Observed`] from `runtime`, [`Status`] and [`Event`] towards the hub.
 //! Never: does I/O, reads a clock, is async.
 
+pub mod cri;
 mod desired;
 mod digest;
 mod event;

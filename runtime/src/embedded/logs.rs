@@ -1,11 +1,12 @@
 //! Reading containers' logs from where their shims write them.
 
 use super::Inner;
-use crate::shim::log::{files_of, parse};
+use crate::shim::log::files_of;
 use crate::shim::protocol::LOGS;
 use crate::{EngineError, LogQuery};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use jiff::Timestamp;
+use model::cri;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
@@ -220,7 +221,7 @@ impl Lines {
     }
 
     fn take(&mut self, line: &[u8]) -> Option<Bytes> {
-        let parsed = parse(line.strip_suffix(b"\n").unwrap_or(line))?;
+        let parsed = cri::parse(line.strip_suffix(b"\n").unwrap_or(line))?;
         if let Some(since) = self.since
             && parsed.time.parse::<Timestamp>().is_ok_and(|time| time < since)
         {
@@ -253,8 +254,9 @@ impl Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shim::log::{LogFile, Stream, format_line};
+    use crate::shim::log::LogFile;
     use model::PodId;
+    use model::cri::{Stream, format_line};
     use std::path::Path;
 
     fn query() -> LogQuery {

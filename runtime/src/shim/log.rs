@@ -4,28 +4,13 @@
 //! count is written once there is room again.
 
 use jiff::Timestamp;
+use model::cri::{self, Stream};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 /// Longer lines are written in parts tagged `P`, as CRI runtimes do.
 const MOST_LINE: usize = 16 << 10;
-
-/// Where a line came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stream {
-    Out,
-    Err,
-}
-
-impl Stream {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Out => "stdout",
-            Self::Err => "stderr",
-        }
-    }
-}
 
 /// Cuts one stream into lines; holds the bytes of a line that has not ended.
 #[derive(Debug, Default)]
@@ -104,7 +89,7 @@ impl LogFile {
                 "[leeward: {} lines dropped: they could not be written to disk]",
                 self.dropped
             );
-            format_line(&mut told, Timestamp::now(), Stream::Err, 'F', message.as_bytes());
+            cri::format_line(&mut told, Timestamp::now(), Stream::Err, 'F', message.as_bytes());
             match self.write(&told) {
                 Ok(()) => self.dropped = 0,
                 Err(_) => {
@@ -157,14 +142,6 @@ impl LogFile {
     }
 }
 
-/// Appends one line to `text`.
-pub(crate) fn format_line(text: &mut Vec<u8>, time: Timestamp, stream: Stream, tag: char, line: &[u8]) {
-    // Writing to memory cannot fail.
-    let _ = write!(text, "{time:.9} {} {tag} ", stream.word());
-    text.extend_from_slice(line);
-    text.push(b'\n');
-}
-
 /// The files of one run, the oldest first.
 pub(crate) fn files_of(path: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
@@ -180,25 +157,6 @@ pub(crate) fn files_of(path: &Path) -> Vec<PathBuf> {
     files.reverse();
     files.push(path.to_owned());
     files
-}
-
-/// The parts of a line in CRI's format.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Parsed<'a> {
-    pub(crate) time: &'a str,
-    /// The line goes on in the next.
-    pub(crate) partial: bool,
-    pub(crate) text: &'a [u8],
-}
-
-/// Reads a line without its end.
-pub(crate) fn parse(line: &[u8]) -> Option<Parsed<'_>> {
-    let mut parts = line.splitn(4, |byte| *byte == b' ');
-    let time = std::str::from_utf8(parts.next()?).ok()?;
-    parts.next()?;
-    let partial = parts.next()? == b"P";
-    let text = parts.next()?;
-    Some(Parsed { time, partial, text })
 }
 
 #[cfg(test)]
@@ -242,7 +200,7 @@ mod tests {
         let mut log = LogFile::new(path.clone(), 200, 2);
         for number in 0..20 {
             let mut text = Vec::new();
-            format_line(
+            cri::format_line(
                 &mut text,
                 Timestamp::UNIX_EPOCH,
                 Stream::Out,
@@ -259,7 +217,7 @@ mod tests {
             .collect();
         let texts: Vec<_> = all
             .split(|byte| *byte == b'\n')
-            .filter_map(|line| Some(String::from_utf8_lossy(parse(line)?.text).into_owned()))
+            .filter_map(|line| Some(String::from_utf8_lossy(cri::parse(line)?.text).into_owned()))
             .collect();
         let last: Vec<_> = (20 - texts.len()..20)
             .map(|number| format!("line {number}"))

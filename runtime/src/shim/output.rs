@@ -1,7 +1,8 @@
 //! What containers write, on its way from their pipes to their logs.
 
-use super::log::{Lines, LogFile, Stream, format_line};
+use super::log::{Lines, LogFile};
 use jiff::Timestamp;
+use model::cri::{Stream, format_line};
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -2,7 +2,6 @@
 
 use super::{Job, JobKind, Pod, log_file};
 use crate::shim::container::{Exit, State};
-use crate::shim::log::Stream;
 use crate::shim::oci::{self, OciContainer};
 use crate::shim::output::Output;
 use crate::shim::prepare::{self, Preparation};
@@ -10,6 +9,7 @@ use crate::shim::protocol::{HANDOVER, Handover, Place, ProcessId};
 use crate::shim::rootfs::Overlay;
 use jiff::Timestamp;
 use model::Severity;
+use model::cri::Stream;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use std::fs;
 use std::io;
