@@ -5,4 +5,5 @@
 //! exporters that turn them into a receiver's request and its answer into a `spool::Outcome`.
 //! Never: blocks a workload, keeps a clock of its own, decides where records go: `agent` and `hub` compose.
 
+pub mod logs;
 pub mod metrics;
