@@ -6,6 +6,7 @@ use serde::Deserialize;
 use source::{GitAuth, GitRef, GitSpec};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use telemetry::logs::{Format, Redaction, Rules, Together};
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +67,21 @@ struct Raw {
     heartbeat: Option<SignedDuration>,
     #[serde(default)]
     cgroup: Option<String>,
+    #[serde(default)]
+    logs: RawLogs,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct RawLogs {
+    #[serde(default)]
+    collect: Option<bool>,
+    #[serde(default)]
+    entries_per_second: Option<u32>,
+    #[serde(default)]
+    redact: Option<Vec<String>>,
+    #[serde(default)]
+    wait: Option<SignedDuration>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -198,6 +214,34 @@ pub struct Config {
     pub heartbeat: Duration,
     /// Parent of all pods' cgroups, such as `/leeward`.
     pub cgroup: String,
+    /// What becomes of containers' logs.
+    pub logs: Logs,
+}
+
+/// Whether containers' logs go to the hub, and what of them.
+#[derive(Debug, Clone)]
+pub struct Logs {
+    /// False: they stay on the device.
+    pub collect: bool,
+    /// Entries a second of each container, over a burst.
+    pub per_second: u32,
+    /// What must not leave the device.
+    pub redactions: Vec<Redaction>,
+    /// How long an entry waits for others.
+    pub wait: Duration,
+}
+
+impl Logs {
+    /// For logs of this form.
+    pub fn rules(&self, format: Format) -> Rules {
+        Rules {
+            format,
+            together: Together::Traces,
+            redactions: self.redactions.clone(),
+            per_second: self.per_second,
+            wait: self.wait,
+        }
+    }
 }
 
 /// Where a hub is.
@@ -313,6 +357,19 @@ impl Config {
             },
             heartbeat: duration("heartbeat", raw.heartbeat, 30)?,
             cgroup: raw.cgroup.unwrap_or_else(|| "/leeward".to_owned()),
+            logs: Logs {
+                collect: raw.logs.collect.unwrap_or(true),
+                per_second: raw.logs.entries_per_second.unwrap_or(500),
+                redactions: raw
+                    .logs
+                    .redact
+                    .unwrap_or_else(|| vec![":bearer".to_owned(), ":userinfo".to_owned()])
+                    .iter()
+                    .map(|text| Redaction::parse(text))
+                    .collect::<Result<_, _>>()
+                    .map_err(|err| value("logs.redact", &kit::chain(&err)))?,
+                wait: duration("logs.wait", raw.logs.wait, 5)?,
+            },
         })
     }
 }

@@ -5,6 +5,7 @@ use crate::converge::{self, Converger};
 use crate::generations::Generations;
 use crate::journal::{self, EVENTS, Journal};
 use crate::local::{self, Desk};
+use crate::logs::{self, LOGS};
 use crate::orders::Orders;
 use crate::prepare::{self, Preparer};
 use crate::report::{self, HEARTBEAT, STATUS};
@@ -96,14 +97,21 @@ struct Streams {
     heartbeat: Stream,
     /// What the spool says of itself: drops, losses.
     notices: Stream,
+    logs: Stream,
 }
 
 impl Streams {
     /// All of them, most urgent first.
     fn all(&self) -> Vec<Stream> {
-        [&self.notices, &self.status, &self.events, &self.heartbeat]
-            .map(Clone::clone)
-            .to_vec()
+        [
+            &self.notices,
+            &self.status,
+            &self.events,
+            &self.heartbeat,
+            &self.logs,
+        ]
+        .map(Clone::clone)
+        .to_vec()
     }
 }
 
@@ -122,6 +130,7 @@ impl<E: Engine> Agent<E> {
             events: spool.stream(EVENTS, Durability::Strict, Class::Normal)?,
             heartbeat: spool.stream(HEARTBEAT, Durability::Sampled, Class::Bulk)?,
             notices: spool.stream(NOTICES, Durability::Strict, Class::Critical)?,
+            logs: spool.stream(LOGS, Durability::Replayable, Class::Bulk)?,
         };
         // Readings of a device that was away are worth less than the flash they would wear.
         streams.heartbeat.retain(Retention {
@@ -257,6 +266,16 @@ impl<E: Engine> Agent<E> {
         };
         tasks.spawn_vital("local", local::serve(Arc::new(listener), desk));
         if let Some((hub, token)) = hub {
+            if config.logs.collect {
+                let inputs = logs::Inputs {
+                    engine: Arc::clone(&engine),
+                    clock: Arc::clone(&clock),
+                    spool: spool.clone(),
+                    stream: streams.logs.clone(),
+                    config: config.logs,
+                };
+                tasks.spawn_vital("logs", logs::run(inputs));
+            }
             let inputs = uplink::Inputs {
                 hub,
                 keys,

@@ -13,6 +13,7 @@ mod flow;
 mod generations;
 mod journal;
 pub mod local;
+mod logs;
 mod orders;
 mod prepare;
 mod report;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use model::{Event, ImageRef, Observed, PodId, Step};
+use model::{Event, ImageRef, ObjectKey, Observed, PodId, Step};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::PathBuf;
@@ -30,6 +30,10 @@ pub trait Engine: Send + Sync + 'static {
         &self,
         query: &LogQuery,
     ) -> impl Future<Output = Result<mpsc::Receiver<Bytes>, EngineError>> + Send;
+
+    /// Where the output of running and ended containers lies, until their pod is removed: what collects logs follows
+    /// these files. Empty for an engine that keeps no files.
+    fn log_files(&self) -> impl Future<Output = Result<Vec<LogFile>, EngineError>> + Send;
 
     /// Events after the given position of each source (0 or absent: from the start), each source's in order.
     ///
@@ -73,6 +77,21 @@ impl LogQuery {
             timestamps: false,
         }
     }
+}
+
+/// The log of one run of a container, in the form of [`model::cri`]; rotation leaves `path.1`, `path.2`, ... beside it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LogFile {
+    /// Of which pod.
+    pub pod: PodId,
+    /// The workload it belongs to.
+    pub owner: ObjectKey,
+    /// Which container.
+    pub container: String,
+    /// How many runs there were before.
+    pub run: u32,
+    /// Where it is being written, or was.
+    pub path: PathBuf,
 }
 
 /// An event with its place in the journal that it was read from.

@@ -11,4 +11,4 @@ pub mod embedded;
 pub mod fake;
 pub mod shim;
 
-pub use contract::{Engine, EngineError, EngineEvent, LogQuery};
+pub use contract::{Engine, EngineError, EngineEvent, LogFile, LogQuery};

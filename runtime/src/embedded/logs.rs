@@ -3,7 +3,7 @@
 use super::Inner;
 use crate::shim::log::files_of;
 use crate::shim::protocol::LOGS;
-use crate::{EngineError, LogQuery};
+use crate::{EngineError, LogFile, LogQuery};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use jiff::Timestamp;
 use model::cri;
@@ -67,6 +67,28 @@ pub(super) fn open(inner: &Arc<Inner>, query: &LogQuery) -> Result<mpsc::Receive
     let (sender, receiver) = mpsc::channel(64);
     tokio::spawn(reading.send_all(sender));
     Ok(receiver)
+}
+
+/// The logs of all containers' present runs, and of the ones before.
+pub(super) fn files(inner: &Inner) -> Vec<LogFile> {
+    let table = inner.table();
+    let mut files = Vec::new();
+    for (id, pod) in &table.pods {
+        for container in &pod.state.pod.containers {
+            let folder = pod.dir.join(LOGS).join(&container.name);
+            // A run's log is kept until the next but one begins.
+            for run in container.restarts.saturating_sub(1)..=container.restarts {
+                files.push(LogFile {
+                    pod: id.clone(),
+                    owner: pod.state.pod.owner.clone(),
+                    container: container.name.clone(),
+                    run,
+                    path: folder.join(format!("{run}.log")),
+                });
+            }
+        }
+    }
+    files
 }
 
 /// A log on its way.

@@ -26,7 +26,7 @@ mod stop;
 pub use crate::shim::{LocalImage, OciChoice, Pace};
 pub use images::ImageSource;
 
-use crate::{Engine, EngineError, EngineEvent, LogQuery};
+use crate::{Engine, EngineError, EngineEvent, LogFile, LogQuery};
 use bytes::Bytes;
 use events::Events;
 use link::Link;
@@ -185,6 +185,10 @@ impl Engine for Embedded {
 
     async fn logs(&self, query: &LogQuery) -> Result<mpsc::Receiver<Bytes>, EngineError> {
         logs::open(&self.inner, query)
+    }
+
+    async fn log_files(&self) -> Result<Vec<LogFile>, EngineError> {
+        Ok(logs::files(&self.inner))
     }
 
     async fn events(&self, after: &BTreeMap<String, u64>) -> Result<Vec<EngineEvent>, EngineError> {

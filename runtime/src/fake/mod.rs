@@ -5,7 +5,7 @@
 
 mod script;
 
-use crate::{Engine, EngineError, EngineEvent, LogQuery};
+use crate::{Engine, EngineError, EngineEvent, LogFile, LogQuery};
 use bytes::Bytes;
 use kit::Clock;
 use model::{
@@ -428,6 +428,11 @@ impl Engine for FakeEngine {
             }
         });
         Ok(receiver)
+    }
+
+    async fn log_files(&self) -> Result<Vec<LogFile>, EngineError> {
+        // Its logs are in memory.
+        Ok(Vec::new())
     }
 
     async fn events(&self, after: &BTreeMap<String, u64>) -> Result<Vec<EngineEvent>, EngineError> {

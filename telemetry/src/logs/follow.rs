@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 /// So many bytes at a file's start, at most to the end of its first line, tell it from another one.
 const PRINT: usize = 1024;
 /// A line longer than this is given in parts.
-const MOST_LINE: usize = 1 << 20;
+const MOST_LINE: usize = 512 << 10;
 /// Endings of files that hold what was read before under another name.
 const COMPRESSED: &[&str] = &["gz", "xz", "zst", "bz2", "lz4"];
 
@@ -82,6 +82,11 @@ impl Follower {
     /// Whether something is held: a log that was deleted is not over while this is so.
     pub fn holds(&self) -> bool {
         !self.open.is_empty()
+    }
+
+    /// The files that are there or are still being read; a place in another one will not be asked for again.
+    pub fn files(&self) -> impl Iterator<Item = &str> {
+        self.open.iter().map(|open| open.id.as_str())
     }
 
     /// Opens what is new and puts all files into the order in which they were written; returns where they lie.

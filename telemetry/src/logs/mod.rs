@@ -131,6 +131,11 @@ impl Collector {
         !self.follower.holds() && self.open.is_none()
     }
 
+    /// See [`Follower::files`].
+    pub fn files(&self) -> impl Iterator<Item = &str> {
+        self.follower.files()
+    }
+
     fn add(&mut self, entry: &Entry, now: Timestamp, since_boot: Duration, batches: &mut Vec<Batch>) {
         if self
             .open
