@@ -10,7 +10,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use telemetry::logs::{Batch, Collector, Follower, Format, Rules, Source, Together, UPTO};
+use telemetry::logs::{Batch, Collector, Follower, Format, Rules, Source, Together, UPTO, trim};
 
 /// A folder, its reader, and what a receiver holds, which forgets nothing when the reader starts anew.
 struct Rig {
@@ -345,4 +345,49 @@ fn what_a_flood_costs_is_said_in_the_log_itself() {
         &("400 entries dropped: over 10 a second".to_owned(), 3000)
     );
     assert_eq!(batches.last().unwrap().upto, 3000);
+}
+
+/// A device that crashed reads again from an older place and cuts its records elsewhere.
+#[test]
+fn a_receiver_takes_each_entry_once_however_often_it_is_given() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.log");
+    let lines: Vec<String> = (0..50).map(|number| format!("line {number}")).collect();
+    let (mut held, mut kept) = (BTreeMap::<String, u64>::new(), Vec::new());
+    let mut receive = |batch: &Batch| {
+        let trimmed = trim(batch.record.clone().into(), |file| {
+            Ok::<_, std::convert::Infallible>(held.get(file).copied())
+        })
+        .unwrap();
+        held.extend(trimmed.places);
+        let left = Batch {
+            record: trimmed.record.to_vec(),
+            ..batch.clone()
+        };
+        kept.extend(bodies(&left).into_iter().map(|(body, _)| body));
+    };
+    for known in [0, 0, 13, 40] {
+        for part in lines.chunks(20) {
+            if known == 0 && held_lines(&path) < lines.len() {
+                append(&path, &(part.join("\n") + "\n"));
+            }
+        }
+        let place = lines[..known]
+            .iter()
+            .map(|line| line.len() as u64 + 1)
+            .sum::<u64>();
+        let mut logs = collector(&path, 1000);
+        // A file's first life only.
+        let position = |file: &str| (file.split('-').count() == 3).then_some(place);
+        let mut batches = logs
+            .poll(Timestamp::UNIX_EPOCH, Duration::ZERO, false, position)
+            .unwrap();
+        batches.extend(poll(&mut logs, 5, false));
+        batches.iter().for_each(&mut receive);
+    }
+    assert_eq!(kept, lines);
+}
+
+fn held_lines(path: &Path) -> usize {
+    fs::read_to_string(path).map_or(0, |text| text.lines().count())
 }

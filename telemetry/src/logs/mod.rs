@@ -6,12 +6,14 @@ mod follow;
 mod guard;
 mod otlp;
 mod read;
+mod trim;
 
 pub use assemble::{Assembler, Entry, Format, Together};
 pub use follow::{Chunk, Follower};
 pub use guard::{BadRedaction, Limit, Redaction, redact};
 pub use otlp::{FILE, UPTO};
 pub use read::{Level, Reading, read};
+pub use trim::{Trimmed, trim};
 
 use jiff::Timestamp;
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
