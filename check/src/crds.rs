@@ -9,6 +9,7 @@ use std::collections::HashMap;
 pub(crate) struct Crds {
     /// By group and kind: each version with its schema, and whether it is served.
     kinds: HashMap<(String, String), Vec<Version>>,
+    plurals: HashMap<(String, String), String>,
 }
 
 #[derive(Debug)]
@@ -30,6 +31,9 @@ impl Crds {
             let spec = &object.value()["spec"];
             let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
             let key = (text(&spec["group"]), text(&spec["names"]["kind"]));
+            self.plurals
+                .entry(key.clone())
+                .or_insert_with(|| text(&spec["names"]["plural"]));
             let versions = spec["versions"].as_array().into_iter().flatten();
             let versions = versions.map(|version| Version {
                 name: text(&version["name"]),
@@ -39,6 +43,12 @@ impl Crds {
             });
             self.kinds.entry(key).or_insert_with(|| versions.collect());
         }
+    }
+
+    /// A kind's name in paths, where a CRD defines it.
+    pub fn plural(&self, group: &str, kind: &str) -> Option<&str> {
+        let key = (group.to_owned(), kind.to_owned());
+        self.plurals.get(&key).map(String::as_str)
     }
 
     /// The versions of a kind, where a CRD defines it.

@@ -8,6 +8,7 @@
 
 mod crds;
 mod engine;
+mod expressions;
 mod files;
 mod finding;
 mod flux;
@@ -18,6 +19,7 @@ mod kubernetes;
 mod marked;
 mod path;
 mod pods;
+mod policy;
 mod problems;
 mod references;
 mod removed;

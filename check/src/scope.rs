@@ -4,12 +4,14 @@ use crate::{
     DeviceClass, Finding, ImageNeed, Images, KubernetesVersion, Place, Rule, Severity, add,
     crds::Crds,
     engine,
+    expressions::in_object,
     files::{Files, Located},
     flux, images,
     kubernetes::Api,
     named,
     path::{Path, meant},
     pods,
+    policy::Policies,
     references::Defined,
     removed,
     schema::{Fault, Validator},
@@ -104,13 +106,20 @@ impl<'a> Checker<'a> {
         for (at, object) in objects.iter().enumerate() {
             // Where much else may be applied beside the folder, a missing object is no error.
             let found = defined.faults(object).into_iter().map(|fault| {
-                let mild = fault.mild || !scope.is_cluster && fault.rule == Rule::MissingReference;
+                let mild = !scope.is_cluster && fault.rule == Rule::MissingReference;
                 fault.mild(mild)
             });
             faults[at].extend(found.filter(|fault| judged || !fault.rule.is_about_others()));
             if flux::is_flux(object) {
                 faults[at].extend(self.sources.faults(object));
             }
+        }
+        let policies = Policies::of(&objects, self.crds);
+        for (at, object) in objects.iter().enumerate() {
+            let expressions = &mut self.validator.expressions;
+            faults[at].extend(in_object(expressions, object));
+            faults[at].extend(Policies::syntax(expressions, object));
+            faults[at].extend(policies.faults(expressions, object));
         }
         for (at, fault) in flux::dependency_faults(&objects) {
             faults[at].push(fault);
@@ -334,9 +343,7 @@ impl<'a> Checker<'a> {
         if silenced {
             return;
         }
-        if fault.mild && finding.severity == Severity::Error {
-            finding.severity = Severity::Warning;
-        }
+        finding.severity = fault.severity.unwrap_or(finding.severity);
         finding.message = fault.message;
         finding.remedy = fault.remedy;
         add(&mut self.findings, finding);

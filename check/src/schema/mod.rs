@@ -2,14 +2,21 @@
 //!
 //! `null` counts as absent, as it does for the API server. `status` is not looked at: nobody's manifest sets it.
 
+#[cfg(test)]
+mod tests;
+mod words;
+
 use crate::{
-    Rule, formats, known,
+    Rule, Severity,
+    expressions::{self, Expressions},
+    formats, known,
     kubernetes::Api,
     path::{Path, meant},
 };
 use regex::Regex;
 use serde_json::{Map, Value};
 use std::collections::{HashMap, HashSet};
+use words::{called, forms, found, identity, last, shown, type_of, unlike};
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 
@@ -22,8 +29,8 @@ pub(crate) struct Fault {
     pub at_key: bool,
     pub message: String,
     pub remedy: Option<String>,
-    /// Kubernetes puts up with it: a warning.
-    pub mild: bool,
+    /// How bad it is, where that is not as its rule says.
+    pub severity: Option<Severity>,
 }
 
 impl Fault {
@@ -34,12 +41,20 @@ impl Fault {
             at_key: false,
             message: message.into(),
             remedy: None,
-            mild: false,
+            severity: None,
         }
     }
 
+    /// Kubernetes puts up with it.
     pub fn mild(mut self, mild: bool) -> Self {
-        self.mild = mild;
+        if mild {
+            self.severity = Some(Severity::Warning);
+        }
+        self
+    }
+
+    pub fn severity(mut self, severity: Severity) -> Self {
+        self.severity = Some(severity);
         self
     }
 
@@ -60,6 +75,7 @@ pub(crate) struct Validator {
     api: Api,
     patterns: HashMap<String, Option<Regex>>,
     faults: Vec<Fault>,
+    pub expressions: Expressions,
 }
 
 /// Which definition a schema is, and whether unknown fields matter in it.
@@ -82,6 +98,7 @@ impl Validator {
             api,
             patterns: HashMap::new(),
             faults: Vec::new(),
+            expressions: Expressions::default(),
         }
     }
 
@@ -101,7 +118,10 @@ impl Validator {
                 properties.insert(field.to_owned(), Value::Object(Map::new()));
             }
         }
-        self.value(&own, object, &root, FIELD);
+        // Rules see what the API server would have filled in.
+        let mut filled = object.clone();
+        fill_in(&own, &mut filled);
+        self.value(&own, &filled, &root, FIELD);
         if let Some(metadata) = object.get("metadata") {
             self.reference(META, metadata, &root.key("metadata"), FIELD);
         }
@@ -315,6 +335,10 @@ impl Validator {
             _ => {}
         }
         self.branches(schema, value, path);
+        if !context.values_only {
+            let found = expressions::validations(&mut self.expressions, schema, value, path);
+            self.faults.extend(found);
+        }
     }
 
     fn words(&mut self, schema: &Value, value: &Value, path: &Path, context: Context<'_>) {
@@ -527,6 +551,38 @@ impl Validator {
     }
 }
 
+/// Writes the defaults of absent fields.
+fn fill_in(schema: &Value, value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            let properties = schema.get("properties").and_then(Value::as_object);
+            for (key, field) in properties.into_iter().flatten() {
+                if let (None | Some(Value::Null), Some(default)) = (map.get(key), field.get("default")) {
+                    map.insert(key.clone(), default.clone());
+                }
+                if let Some(inner) = map.get_mut(key) {
+                    fill_in(field, inner);
+                }
+            }
+            if let Some(others) = schema
+                .get("additionalProperties")
+                .filter(|others| others.is_object())
+            {
+                let known = |key: &String| properties.is_some_and(|properties| properties.contains_key(key));
+                map.iter_mut()
+                    .filter(|(key, _)| !known(key))
+                    .for_each(|(_, inner)| fill_in(others, inner));
+            }
+        }
+        Value::Array(items) => {
+            if let Some(of) = schema.get("items") {
+                items.iter_mut().for_each(|item| fill_in(of, item));
+            }
+        }
+        _ => {}
+    }
+}
+
 fn is_set(schema: &Value, key: &str) -> bool {
     schema.get(key) == Some(&Value::Bool(true))
 }
@@ -540,99 +596,5 @@ fn is_of(kind: &str, value: &Value) -> bool {
         "number" => value.is_number(),
         "integer" => value.as_f64().is_some_and(|number| number.fract() == 0.0),
         _ => true,
-    }
-}
-
-fn called(kind: &str) -> &str {
-    match kind {
-        "object" => "a mapping",
-        "array" => "a list",
-        "string" => "a text",
-        "boolean" => "true or false",
-        "number" => "a number",
-        "integer" => "a whole number",
-        "int-or-string" => "a whole number or a text",
-        "quantity" => "a quantity",
-        other => other,
-    }
-}
-
-fn found(value: &Value) -> String {
-    match value {
-        Value::Null => "empty".to_owned(),
-        Value::Bool(value) => format!("{value}"),
-        Value::Number(number) => format!("the number {number}"),
-        Value::String(text) if text.chars().count() > 40 => "a text".to_owned(),
-        Value::String(text) => format!("the text {text:?}"),
-        Value::Array(_) => "a list".to_owned(),
-        Value::Object(_) => "a mapping".to_owned(),
-    }
-}
-
-/// What most likely helps.
-fn unlike(wanted: &str, value: &Value) -> Option<String> {
-    match (wanted, value) {
-        ("string", Value::Bool(_) | Value::Number(_)) => Some(format!("put it in quotes: \"{value}\"")),
-        ("integer" | "number", Value::String(text)) if text.parse::<f64>().is_ok() => {
-            Some(format!("take the quotes away: {text}"))
-        }
-        ("boolean", Value::String(text)) if matches!(text.as_str(), "true" | "false") => {
-            Some(format!("take the quotes away: {text}"))
-        }
-        ("boolean", Value::String(text)) if matches!(text.as_str(), "yes" | "on" | "no" | "off") => {
-            Some("write true or false".to_owned())
-        }
-        ("array", _) => Some("put a dash in front: a list of one item".to_owned()),
-        ("object", Value::Array(_)) => Some("take the dash away".to_owned()),
-        _ => None,
-    }
-}
-
-fn shown(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
-}
-
-fn last(path: &Path) -> String {
-    match path.0.last() {
-        None => "the object".to_owned(),
-        Some(crate::path::Step::Key(key)) => key.clone(),
-        Some(_) => path.to_string(),
-    }
-}
-
-fn type_of(schema: &Value) -> &'static str {
-    match schema.get("type").and_then(Value::as_str) {
-        Some("integer" | "number") => "NUMBER",
-        Some("boolean") => "true or false",
-        Some("string") => "TEXT",
-        _ => "",
-    }
-}
-
-/// What the items of a list are told apart by. A port without protocol is one of TCP.
-fn identity(item: &Value, keys: &[&str]) -> String {
-    let part = |key: &&str| match item.get(*key) {
-        Some(value) => format!("{key} {}", shown(value)),
-        None if *key == "protocol" => "protocol TCP".to_owned(),
-        None => format!("no {key}"),
-    };
-    keys.iter().map(part).collect::<Vec<_>>().join(", ")
-}
-
-/// What the branches ask for, where that is a set of fields.
-fn forms(branches: &[Value]) -> String {
-    let fields = |branch: &Value| {
-        let required = branch.get("required").and_then(Value::as_array)?;
-        let names: Vec<&str> = required.iter().filter_map(Value::as_str).collect();
-        Some(names.join(" and "))
-    };
-    let asked: Vec<String> = branches.iter().filter_map(fields).collect();
-    if asked.len() == branches.len() && !asked.is_empty() {
-        format!("it is about {}", asked.join("; or "))
-    } else {
-        "see the schema in the CRD".to_owned()
     }
 }

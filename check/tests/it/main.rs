@@ -1,0 +1,6 @@
+//! The whole crate over small repositories.
+
+mod cel;
+mod faults;
+mod mutations;
+mod support;
