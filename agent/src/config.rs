@@ -1,5 +1,6 @@
 //! The agent's configuration: one YAML file, read once, resolved before anything starts.
 
+use crate::uplink;
 use jiff::SignedDuration;
 use model::{ClassName, DeviceName};
 use serde::Deserialize;
@@ -69,6 +70,8 @@ struct Raw {
     cgroup: Option<String>,
     #[serde(default)]
     logs: RawLogs,
+    #[serde(default)]
+    uplink: RawUplink,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -82,6 +85,13 @@ struct RawLogs {
     redact: Option<Vec<String>>,
     #[serde(default)]
     wait: Option<SignedDuration>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct RawUplink {
+    #[serde(default)]
+    links: Vec<uplink::RawLink>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -212,6 +222,8 @@ pub struct Config {
     pub health: crate::HealthPolicy,
     /// Time between two reports while nothing changes.
     pub heartbeat: Duration,
+    /// What the links to the hub may carry; the first that fits counts.
+    pub links: Vec<uplink::Rule>,
     /// Parent of all pods' cgroups, such as `/leeward`.
     pub cgroup: String,
     /// What becomes of containers' logs.
@@ -356,6 +368,12 @@ impl Config {
                 settle: duration("health.settle", raw.health.settle, 10)?,
             },
             heartbeat: duration("heartbeat", raw.heartbeat, 30)?,
+            links: raw
+                .uplink
+                .links
+                .into_iter()
+                .map(|link| link.resolve().map_err(|why| value("uplink.links", &why)))
+                .collect::<Result<_, _>>()?,
             cgroup: raw.cgroup.unwrap_or_else(|| "/leeward".to_owned()),
             logs: Logs {
                 collect: raw.logs.collect.unwrap_or(true),

@@ -285,6 +285,8 @@ impl<E: Engine> Agent<E> {
                 boot_id,
                 streams: streams.all(),
                 epoch: spool.epoch(),
+                links: uplink::Links::open(config.links.clone(), &config.sysroot, &config.state),
+                clock,
                 status,
                 orders: Orders::new(engine, journal, requests, look),
                 renewed,

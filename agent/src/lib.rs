@@ -19,7 +19,7 @@ mod prepare;
 mod report;
 mod secret_keys;
 mod steps;
-mod uplink;
+pub mod uplink;
 
 pub use config::{Config, ConfigError, HistoryPolicy, Hub, Registry};
 pub use converge::HealthPolicy;

@@ -16,7 +16,7 @@ use serde_json::json;
 use std::sync::Arc;
 use wire::api::{
     AuditRow, CertificateRow, DeviceDetail, DeviceSummary, EventRow, GenerationRow, Link, MadeIntent,
-    MadeToken, NewIntent, NewToken, TokenRow, WorkloadRow,
+    MadeToken, NewIntent, NewToken, Proof, TokenRow, WorkloadRow,
 };
 
 /// What a list is limited to.
@@ -71,7 +71,7 @@ impl Hub {
         u64::try_from(self.now().duration_since(at).as_secs()).unwrap_or(0)
     }
 
-    fn summary(&self, device: Device) -> DeviceSummary {
+    fn summary(&self, device: Device, proof: Option<Proof>) -> DeviceSummary {
         let status = device.status.as_ref().map(|held| &held.status);
         let workloads = status.map_or(&[][..], |status| &status.workloads);
         let ready = workloads
@@ -101,6 +101,7 @@ impl Hub {
             last_seen: device.last_seen,
             agent: device.agent,
             backlog: device.backlog,
+            proof,
         }
     }
 
@@ -180,9 +181,12 @@ impl Hub {
 
 pub(crate) async fn devices(State(hub): State<Arc<Hub>>, _: PersonCaller) -> Answer<Vec<DeviceSummary>> {
     let fleet = hub.some(None).await?;
-    Ok(Json(
-        fleet.into_iter().map(|device| hub.summary(device)).collect(),
-    ))
+    let mut proofs = hub.store().proofs(None).await?;
+    let summaries = fleet.into_iter().map(|device| {
+        let proof = proofs.remove(&device.name);
+        hub.summary(device, proof)
+    });
+    Ok(Json(summaries.collect()))
 }
 
 pub(crate) async fn device(
@@ -192,6 +196,7 @@ pub(crate) async fn device(
 ) -> Answer<DeviceDetail> {
     let device = hub.one(&name).await?;
     let certificates = hub.store().certificates(&name).await?;
+    let proof = hub.store().proofs(Some(&name)).await?.remove(&name);
     Ok(Json(DeviceDetail {
         enrolled_at: device.enrolled_at,
         revoked: device.revoked.clone(),
@@ -206,7 +211,7 @@ pub(crate) async fn device(
                 revoked_at: c.revoked_at,
             })
             .collect(),
-        summary: hub.summary(device),
+        summary: hub.summary(device, proof),
     }))
 }
 

@@ -42,6 +42,9 @@ impl Progress {
         records: Records,
     ) -> Result<Ack, StoreError> {
         let lost = self.lost(&records);
+        // A record that no frame can hold comes as a number alone.
+        let told = records.lost.iter().map(|(_, last)| *last).max();
+        let last = records.last().max(told.unwrap_or(0));
         let numbered = (records.first..).zip(records.records().iter().cloned()).collect();
         let batch = Batch {
             stream: records.stream.clone(),
@@ -63,10 +66,12 @@ impl Progress {
             stream: records.stream,
             epoch: records.epoch,
             upto: appended.upto,
+            ahead: if records.ahead { last } else { 0 },
         })
     }
 
-    /// What will never come: said so, or skipped. A session sends each stream in order from the cursor on.
+    /// What will never come: said so, or skipped. A session sends each stream in order from the cursor on, or
+    /// says that it does not.
     fn lost(&self, records: &Records) -> Vec<(u64, u64)> {
         let held = self
             .0
@@ -74,7 +79,7 @@ impl Progress {
             .filter(|held| held.epoch == records.epoch);
         let next = held.map_or(1, |held| held.upto.saturating_add(1));
         let mut lost = records.lost.clone();
-        if !records.records().is_empty() && records.first > next {
+        if !records.ahead && !records.records().is_empty() && records.first > next {
             lost.push((next, records.first - 1));
         }
         lost

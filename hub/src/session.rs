@@ -274,6 +274,12 @@ impl LiveSession {
                 }
                 Ok(())
             }
+            ToHub::Accounts(accounts) => {
+                if let Err(err) = self.hub.store().take_accounts(&self.name, accounts).await {
+                    tracing::warn!(device = %self.name, %err, "the device's accounts were not taken");
+                }
+                Ok(())
+            }
             ToHub::Pong { .. } => Ok(()),
         }
     }

@@ -82,11 +82,11 @@ fn lay_out(table: &Table, columns: usize) -> String {
 
 /// Writes to standard output; a reader that has gone (`| head`) is no error.
 pub fn out(text: &str) -> Result<()> {
-    bytes(text.as_bytes())
+    raw(text.as_bytes())
 }
 
 /// As [`out`].
-pub fn bytes(data: &[u8]) -> Result<()> {
+pub fn raw(data: &[u8]) -> Result<()> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(data).and_then(|()| stdout.flush()) {
         Err(err) if err.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
@@ -129,4 +129,31 @@ pub fn seconds(seconds: u64) -> String {
 /// `-` for nothing.
 pub fn or_dash(text: Option<impl ToString>) -> String {
     text.map_or_else(|| "-".to_owned(), |text| text.to_string())
+}
+
+/// Bytes for people.
+pub fn bytes(count: u64) -> String {
+    const UNITS: [&str; 4] = ["Ki", "Mi", "Gi", "Ti"];
+    if count < 1024 {
+        return format!("{count}");
+    }
+    let mut value = count as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1}{}", UNITS[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bytes;
+
+    #[test]
+    fn bytes_are_told_in_the_unit_that_fits() {
+        let told = [0, 1023, 1024, 1_572_864, 5 << 40, u64::MAX].map(bytes);
+        assert_eq!(told[..5], ["0", "1023", "1.0Ki", "1.5Mi", "5.0Ti"]);
+        assert!(told[5].ends_with("Ti"));
+    }
 }

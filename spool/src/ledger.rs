@@ -14,6 +14,8 @@ pub enum DropReason {
     Age,
     /// More bytes than the stream may hold.
     Bytes,
+    /// Every n-th was kept when the class's room ran short, before any was given up for good.
+    Thinned,
     /// The memory for records that are not on disk was full.
     Memory,
     /// All other sinks had it before this sink was named.

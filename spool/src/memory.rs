@@ -4,12 +4,13 @@
 //! the log when they have waited too long, when the spool is flushed or closed, or when they are too many.
 
 use crate::block::Item;
-use crate::core::{Core, Inner, Queued};
+use crate::core::{Core, Inner, Live, Queued};
 use crate::error::AppendError;
 use crate::ledger::{DropReason, Gap};
 use crate::notice::Notice;
 use crate::pending::{Pending, Ticket};
 use crate::record::{Class, Durability};
+use crate::retention;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -213,54 +214,97 @@ impl Inner {
         kept
     }
 
+    /// Gives up all but every n-th record of a stream that is about to go to disk, where room is short.
+    fn thin(&mut self, stream: u32) {
+        let Some((ledger, live)) = self.ledgers.get_mut(&stream).zip(self.streams.get_mut(&stream)) else {
+            return;
+        };
+        let keep = retention::one_of(&self.logs[ledger.class.index()]);
+        if keep == 1 || !live.retention.thin || ledger.durability != Durability::Sampled {
+            return;
+        }
+        let memory = &mut live.memory;
+        let goes = |held: &Held| !held.leaving && !held.item.seq.is_multiple_of(keep);
+        let ends = |held: &Held| goes(held).then_some(held.item.seq);
+        let (first, last) = (
+            memory.held.iter().find_map(ends),
+            memory.held.iter().rev().find_map(ends),
+        );
+        let mut count = 0;
+        for seq in memory.held.iter().filter_map(ends) {
+            count += ledger.give_up(seq, seq, Gap::Dropped(DropReason::Thinned));
+        }
+        let bytes: usize = memory.held.iter().filter(|held| goes(held)).map(Held::cost).sum();
+        memory.bytes -= bytes;
+        memory.held.retain(|held| !goes(held));
+        if let Some((first, last)) = first.zip(last).filter(|_| count > 0) {
+            let notice = Notice::of_gap(
+                &ledger.name,
+                first,
+                last,
+                count,
+                Gap::Dropped(DropReason::Thinned),
+            );
+            self.tell(notice);
+            self.mark_unsaved();
+        }
+    }
+
+    /// Whether and when what a stream has in memory goes to the log.
+    fn goes_at(&self, id: u32, live: &Live, after: Duration, now: Instant) -> Option<Instant> {
+        let memory = &live.memory;
+        let first = memory.held.iter().find(|held| !held.leaving)?;
+        let sampled = self.ledgers.get(&id)?.durability == Durability::Sampled;
+        // A hurry overrides the rest after a refusal, once.
+        let before = |since| memory.refused_at.is_none_or(|at| at < since);
+        let hurry = sampled && self.hurry_since.is_some_and(before);
+        Some(match memory.refused_at {
+            _ if hurry => now,
+            Some(refused) => refused + REST,
+            _ if memory.spill_now => now,
+            // The source of a replayable stream keeps its records.
+            _ if !sampled => return None,
+            _ => first.since + after,
+        })
+    }
+
     /// Hands records that have waited long enough to the log's queues; says when to look again.
     pub(crate) fn spill(&mut self, after: Duration, now: Instant) -> Option<Instant> {
-        let hurry_since = self.hurry_since;
         let mut wake: Option<Instant> = None;
-        for (id, live) in &mut self.streams {
-            let memory = &mut live.memory;
-            let Some(first) = memory.held.iter().find(|held| !held.leaving) else {
-                continue;
-            };
-            let Some((class, durability)) = self
-                .ledgers
-                .get(id)
-                .map(|ledger| (ledger.class, ledger.durability))
-            else {
-                continue;
-            };
-            let sampled = durability == Durability::Sampled;
-            // A hurry overrides the rest after a refusal, once.
-            let hurry =
-                sampled && hurry_since.is_some_and(|since| memory.refused_at.is_none_or(|at| at < since));
-            let at = match memory.refused_at {
-                _ if hurry => now,
-                Some(refused) => refused + REST,
-                _ if memory.spill_now => now,
-                // The source of a replayable stream keeps its records.
-                _ if !sampled => continue,
-                _ => first.since + after,
-            };
-            if at > now {
-                wake = Some(wake.map_or(at, |held| held.min(at)));
-                continue;
+        let mut due = Vec::new();
+        for (id, live) in &self.streams {
+            match self.goes_at(*id, live, after, now) {
+                None => {}
+                Some(at) if at > now => wake = Some(wake.map_or(at, |held| held.min(at))),
+                Some(_) => due.push(*id),
             }
-            memory.spill_now = false;
-            let queue = &mut self.queues[class.index()];
-            for held in memory.held.iter_mut().filter(|held| !held.leaving) {
-                held.leaving = true;
-                let queued = Queued {
-                    item: held.item.clone(),
-                    position: held.position.clone(),
-                    ticket: Arc::new(Ticket::default()),
-                };
-                queue.bytes += queued.cost();
-                queue.items.push_back(queued);
-            }
+        }
+        for id in due {
+            self.thin(id);
+            self.hand_over(id, now);
+        }
+        wake
+    }
+
+    /// Queues for the log all that a stream has in memory.
+    fn hand_over(&mut self, id: u32, now: Instant) {
+        let Some((ledger, live)) = self.ledgers.get(&id).zip(self.streams.get_mut(&id)) else {
+            return;
+        };
+        live.memory.spill_now = false;
+        let queue = &mut self.queues[ledger.class.index()];
+        for held in live.memory.held.iter_mut().filter(|held| !held.leaving) {
+            held.leaving = true;
+            let queued = Queued {
+                item: held.item.clone(),
+                position: held.position.clone(),
+                ticket: Arc::new(Ticket::default()),
+            };
+            queue.bytes += queued.cost();
+            queue.items.push_back(queued);
             // Waited long enough already.
             queue.since = Some(now.checked_sub(Duration::from_secs(3600)).unwrap_or(now));
         }
-        wake
     }
 
     /// Memory bytes of all streams of a class.

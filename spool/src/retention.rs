@@ -1,6 +1,6 @@
 //! What is given up when room, age or a stream's own limit asks for it: whole segments' parts, oldest first.
 
-use crate::core::{Core, Inner, settled};
+use crate::core::{Core, Inner, Log, settled};
 use crate::ledger::{DropReason, Gap};
 use crate::record::{Class, Durability};
 use std::time::Duration;
@@ -23,6 +23,9 @@ pub struct Retention {
     pub max_age: Option<Duration>,
     /// More than so many bytes on disk are not kept.
     pub max_bytes: Option<u64>,
+    /// Whether of a sampled stream every second, fourth, eighth record goes to disk as the class's room runs short, so
+    /// that an outage is covered for longer, more coarsely; nothing else is thinned.
+    pub thin: bool,
 }
 
 impl Retention {
@@ -35,7 +38,19 @@ impl Retention {
             },
             max_age: None,
             max_bytes: None,
+            thin: false,
         }
+    }
+}
+
+/// One record of how many is kept of a stream that is thinned, by the share of the class's room that is taken.
+pub(crate) fn one_of(log: &Log) -> u64 {
+    let taken: u64 = log.segments.values().map(|segment| segment.size).sum();
+    match taken.saturating_mul(100) / log.budget.max(1) {
+        0..60 => 1,
+        60..75 => 2,
+        75..90 => 4,
+        _ => 8,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::core::{Core, Inner};
 use crate::error::ReadError;
-use crate::ledger::Account;
+use crate::ledger::{Account, Ledger};
 use crate::record::{Class, Durability, Stamp};
 use crate::spool::Spool;
 use crate::stream::Stream;
@@ -195,10 +195,27 @@ impl Stream {
             return (0, 0);
         };
         let upto = ledger.sink(sink).upto;
+        drop(inner);
+        self.waiting_after(upto)
+    }
+
+    /// Records and payload bytes after a number; bytes are a share by count where it lies within a segment.
+    pub fn waiting_after(&self, after: u64) -> (u64, u64) {
+        let inner = self.core.lock();
         (
-            inner.stored_above(self.id, upto),
-            inner.bytes_above(self.id, upto),
+            inner.stored_above(self.id, after),
+            inner.bytes_above(self.id, after),
         )
+    }
+
+    /// The figures of one sink, without the age of what waits; `None` for a sink that is not attached.
+    pub fn sink_figures(&self, sink: &str) -> Option<SinkFigures> {
+        let inner = self.core.lock();
+        let ledger = inner.ledgers.get(&self.id)?;
+        ledger
+            .sinks
+            .contains_key(sink)
+            .then(|| inner.sink_figures(self.id, ledger, sink))
     }
 }
 
@@ -207,17 +224,8 @@ impl Inner {
         let ledger = &self.ledgers[&id];
         let segments = self.logs[ledger.class.index()].segments.values();
         let held = self.streams.get(&id).map(|live| &live.memory);
-        let sinks = ledger.sinks.iter().map(|(name, cursor)| {
-            let figures = SinkFigures {
-                upto: cursor.upto,
-                unused: ledger.unused_upto(cursor.upto),
-                account: ledger.account(name, self.stored_above(id, cursor.upto)),
-                settled: ledger.settled(name),
-                waiting_bytes: self.bytes_above(id, cursor.upto),
-                oldest_seconds: None,
-            };
-            (name.clone(), figures)
-        });
+        let sinks = ledger.sinks.keys();
+        let sinks = sinks.map(|name| (name.clone(), self.sink_figures(id, ledger, name)));
         StreamFigures {
             name: ledger.name.clone(),
             class: ledger.class,
@@ -236,6 +244,18 @@ impl Inner {
                     .sum()
             }),
             sinks: sinks.collect(),
+        }
+    }
+
+    fn sink_figures(&self, id: u32, ledger: &Ledger, sink: &str) -> SinkFigures {
+        let upto = ledger.sink(sink).upto;
+        SinkFigures {
+            upto,
+            unused: ledger.unused_upto(upto),
+            account: ledger.account(sink, self.stored_above(id, upto)),
+            settled: ledger.settled(sink),
+            waiting_bytes: self.bytes_above(id, upto),
+            oldest_seconds: None,
         }
     }
 

@@ -97,6 +97,9 @@ pub struct DeviceSummary {
     /// Records that wait in its spool, where it said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backlog: Option<u64>,
+    /// Whether anything is missing of what it sent, where it has accounted for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<Proof>,
     /// Facts of the machine.
     #[serde(default)]
     pub facts: Facts,
@@ -123,6 +126,50 @@ pub struct DeviceDetail {
     pub status: Option<Status>,
     /// Certificates that were issued to it, newest first.
     pub certificates: Vec<CertificateRow>,
+}
+
+/// A device's account of its records, held against what the hub has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Proof {
+    /// When the device accounted, by the hub's clock.
+    pub at: Timestamp,
+    /// Records that the hub acknowledged once and does not have.
+    pub missing: u64,
+    /// Streams whose account does not balance at the device.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unbalanced: Vec<String>,
+    /// Payload bytes that waited at the device.
+    pub waiting_bytes: u64,
+    /// About how long it needed for them then, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds_left: Option<u64>,
+    /// Stream by stream.
+    pub streams: Vec<ProofRow>,
+}
+
+/// One stream of a [`Proof`]; `acked`, `gone`, `held` and `givenUp` are of the numbers that the hub had acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProofRow {
+    /// Its name.
+    pub stream: String,
+    /// Records that the device ever appended.
+    pub appended: u64,
+    /// Delivered, as the device counts.
+    pub acked: u64,
+    /// Given up or lost at the device.
+    pub gone: u64,
+    /// Still at the device.
+    pub waiting: u64,
+    /// At the hub.
+    pub held: u64,
+    /// Known to the hub as given up.
+    pub given_up: u64,
+    /// Acknowledged once and not at the hub.
+    pub missing: u64,
+    /// Whether the device accounts for every record.
+    pub balanced: bool,
 }
 
 /// A certificate.

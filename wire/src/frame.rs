@@ -24,6 +24,8 @@ pub enum ToHub {
         /// Number of the intent.
         intent: u64,
     },
+    /// Where every record is that the device ever had for the hub.
+    Accounts(Accounts),
     /// The answer to [`ToDevice::Ping`]; may be left out while other frames go.
     Pong {
         /// As in the ping.
@@ -146,6 +148,9 @@ pub struct Records {
     /// First and last numbers that never were records, so that nothing is missing where they are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unused: Vec<(u64, u64)>,
+    /// These come before others with lower numbers, which are still to come: what lies between is not lost.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ahead: bool,
     sizes: Vec<u32>,
     #[serde(skip)]
     records: Vec<Bytes>,
@@ -164,6 +169,7 @@ impl Records {
             first,
             lost: Vec::new(),
             unused: Vec::new(),
+            ahead: false,
             sizes,
             records,
         }
@@ -179,12 +185,14 @@ impl Records {
         let mut before = Self::new(&self.stream, self.epoch, self.first, first.to_vec());
         before.lost.clone_from(&self.lost);
         before.unused.clone_from(&self.unused);
-        let after = Self::new(
+        before.ahead = self.ahead;
+        let mut after = Self::new(
             &self.stream,
             self.epoch,
             self.first + middle as u64,
             second.to_vec(),
         );
+        after.ahead = self.ahead;
         Some((before, after))
     }
 
@@ -193,6 +201,7 @@ impl Records {
         let mut told = Self::new(&self.stream, self.epoch, self.first, Vec::new());
         told.lost.clone_from(&self.lost);
         told.unused.clone_from(&self.unused);
+        told.ahead = self.ahead;
         told.lost.push((self.first, self.last()));
         told
     }
@@ -238,6 +247,56 @@ pub struct Ack {
     pub epoch: u64,
     /// Last record that is stored.
     pub upto: u64,
+    /// The last of the records that this answers, where they were sent [`Records::ahead`] of their order; else 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub ahead: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// See [`ToHub::Accounts`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Accounts {
+    /// Epoch of all of them.
+    pub epoch: u64,
+    /// One per stream.
+    pub streams: Vec<StreamAccount>,
+    /// Payload bytes that wait, of all streams.
+    pub waiting_bytes: u64,
+    /// About how many seconds until they are delivered, where they are moving.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds_left: Option<u64>,
+}
+
+/// What became of a stream's records as the device counts: of those up to `upto`, which the hub has acknowledged, and of
+/// all.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StreamAccount {
+    /// Name of the stream.
+    pub stream: String,
+    /// All numbers up to here are settled.
+    pub upto: u64,
+    /// Up to there: delivered.
+    pub acked: u64,
+    /// Up to there: given up, or lost by the disk.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub gone: u64,
+    /// Up to there: numbers that never were records.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unused: u64,
+    /// Records ever appended: `acked + gone + lapsed + waiting`.
+    pub appended: u64,
+    /// After `upto`: given up or lost already.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub lapsed: u64,
+    /// After `upto`: still at the device.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub waiting: u64,
 }
 
 /// See [`ToDevice::Ask`].
@@ -326,7 +385,11 @@ impl Framed for ToHub {
         match self {
             Self::Records(batch) => &batch.records,
             Self::Chunk(chunk) => std::slice::from_ref(&chunk.data),
-            Self::Hello(_) | Self::Done(_) | Self::Accepted { .. } | Self::Pong { .. } => &[],
+            Self::Hello(_)
+            | Self::Done(_)
+            | Self::Accepted { .. }
+            | Self::Accounts(_)
+            | Self::Pong { .. } => &[],
         }
     }
 
@@ -347,7 +410,11 @@ impl Framed for ToHub {
                     .map(|size| body.split_to(*size as usize))
                     .collect();
             }
-            Self::Hello(_) | Self::Done(_) | Self::Accepted { .. } | Self::Pong { .. }
+            Self::Hello(_)
+            | Self::Done(_)
+            | Self::Accepted { .. }
+            | Self::Accounts(_)
+            | Self::Pong { .. }
                 if !body.is_empty() =>
             {
                 return Err(BodyMismatch {
@@ -355,7 +422,11 @@ impl Framed for ToHub {
                     found: body.len(),
                 });
             }
-            Self::Hello(_) | Self::Done(_) | Self::Accepted { .. } | Self::Pong { .. } => {}
+            Self::Hello(_)
+            | Self::Done(_)
+            | Self::Accepted { .. }
+            | Self::Accounts(_)
+            | Self::Pong { .. } => {}
         }
         Ok(())
     }

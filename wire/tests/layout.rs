@@ -110,6 +110,7 @@ fn frames_to_the_device() {
         stream: "events".into(),
         epoch: 7,
         upto: 9,
+        ahead: 0,
     };
     check(
         &ToDevice::Ack(ack),

@@ -8,6 +8,7 @@
 //! One thread writes and commits waiting writes together; readers see committed state only ([`front`]).
 
 mod access;
+mod accounts;
 mod audit;
 mod content;
 mod convert;

@@ -75,6 +75,14 @@ impl Ranges {
             .fold(0, |sum, (start, end)| sum.saturating_add(end - start + 1))
     }
 
+    /// How many numbers of `1..=upto` are in the set.
+    pub fn count_upto(&self, upto: u64) -> u64 {
+        let below = self.0.iter().filter(|(start, _)| *start <= upto);
+        below.fold(0, |sum, (start, end)| {
+            sum.saturating_add((*end).min(upto) - (*start).max(1).min(upto) + 1)
+        })
+    }
+
     /// The ranges, sorted.
     pub fn iter(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         self.0.iter().copied()

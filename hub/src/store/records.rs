@@ -187,13 +187,23 @@ fn read_cursor(row: &rusqlite::Row<'_>) -> Result<Cursor, StoreError> {
     Ok(cursor)
 }
 
-fn cursor_of(tx: &Tx<'_>, device: &DeviceName, stream: &str, epoch: u64) -> Result<Cursor, StoreError> {
+/// The cursor of a stream, if the hub has one.
+pub(super) fn cursor_held(
+    tx: &Tx<'_>,
+    device: &DeviceName,
+    stream: &str,
+    epoch: u64,
+) -> Result<Option<Cursor>, StoreError> {
     let mut statement = tx
         .sql
         .prepare_cached(&format!("{CURSOR} AND stream = ?2 AND epoch = ?3"))?;
     let mut rows = statement.query(params![device.as_str(), stream, epoch.cast_signed()])?;
-    if let Some(row) = rows.next()? {
-        return read_cursor(row);
+    rows.next()?.map(read_cursor).transpose()
+}
+
+fn cursor_of(tx: &Tx<'_>, device: &DeviceName, stream: &str, epoch: u64) -> Result<Cursor, StoreError> {
+    if let Some(cursor) = cursor_held(tx, device, stream, epoch)? {
+        return Ok(cursor);
     }
     let newest: Option<i64> = tx
         .sql

@@ -162,6 +162,13 @@ CREATE TABLE passes (
     "
 ALTER TABLE cursors ADD COLUMN unused TEXT NOT NULL DEFAULT '[]';
 ",
+    "
+CREATE TABLE accounts (
+  device TEXT PRIMARY KEY REFERENCES devices (name) ON DELETE CASCADE,
+  received_at INTEGER NOT NULL,
+  verdict TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+",
 ];
 
 /// The newest schema that this version writes.

@@ -9,3 +9,4 @@ mod people;
 mod records;
 mod rig;
 mod time;
+mod uplink;

@@ -1,12 +1,12 @@
 //! `leeward describe`.
 
-use super::get::{link, phase};
+use super::get::{backlog, link, phase, records};
 use crate::people::AccessArgs;
 use crate::print::{Output, age, one, or_dash};
 use anyhow::Result;
 use model::{DeviceName, Status};
 use std::fmt::Write as _;
-use wire::api::{DeviceDetail, EventRow};
+use wire::api::{DeviceDetail, EventRow, Proof};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -55,6 +55,8 @@ fn told(device: &DeviceDetail, events: &[EventRow]) -> String {
     );
     row("Phase", or_dash(summary.phase.as_ref().map(phase)));
     row("Agent", or_dash(summary.agent.as_ref()));
+    row("Waiting", backlog(summary));
+    row("Records", records(summary.proof.as_ref()));
     row("Enrolled", format!("{} ago", age(device.enrolled_at)));
     for certificate in &device.certificates {
         let state = if certificate.revoked_at.is_some() {
@@ -66,6 +68,9 @@ fn told(device: &DeviceDetail, events: &[EventRow]) -> String {
             "Certificate",
             format!("{} until {} ({state})", certificate.kind, certificate.not_after),
         );
+    }
+    if let Some(proof) = &summary.proof {
+        proof_text(&mut text, proof);
     }
     if let Some(status) = &device.status {
         status_text(&mut text, status);
@@ -86,6 +91,27 @@ fn told(device: &DeviceDetail, events: &[EventRow]) -> String {
         }
     }
     text
+}
+
+/// What became of every record, as the device says and as the hub has it.
+fn proof_text(text: &mut String, proof: &Proof) {
+    let _ = writeln!(
+        text,
+        "Streams ({} ago):      appended   delivered     at hub    given up    waiting",
+        age(proof.at)
+    );
+    for row in &proof.streams {
+        let missing = match row.missing {
+            0 if row.balanced => String::new(),
+            0 => "  THE ACCOUNT DOES NOT BALANCE".to_owned(),
+            count => format!("  {count} MISSING AT THE HUB"),
+        };
+        let _ = writeln!(
+            text,
+            "  {:<20} {:>10}  {:>10} {:>10}  {:>10} {:>10}{missing}",
+            row.stream, row.appended, row.acked, row.held, row.gone, row.waiting
+        );
+    }
 }
 
 /// A status as text; the same at the hub and at the device.

@@ -1,12 +1,12 @@
 //! `leeward get`.
 
 use crate::people::AccessArgs;
-use crate::print::{Output, Table, age, list, or_dash, seconds};
+use crate::print::{Output, Table, age, bytes, list, or_dash, seconds};
 use anyhow::Result;
 use clap::ValueEnum;
 use model::{DeviceName, Phase};
 use wire::ApiClient;
-use wire::api::{DeviceSummary, Link};
+use wire::api::{DeviceSummary, Link, Proof};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -71,11 +71,12 @@ async fn devices(hub: &ApiClient, args: &Args) -> Result<()> {
             "MEMORY",
             "TEMP",
             "BACKLOG",
+            "RECORDS",
             "REVISION",
             "AGENT",
             "MESSAGE",
         ],
-        wide: 7,
+        wide: 8,
         rows: devices.iter().map(device_row).collect(),
     })
 }
@@ -100,11 +101,41 @@ fn device_row(device: &DeviceSummary) -> Vec<String> {
         or_dash(facts.cpu_percent.map(|percent| format!("{percent:.0}%"))),
         format!("{}/{}Mi", mib(facts.memory_used), mib(facts.memory_total)),
         or_dash(facts.temperature_celsius.map(|celsius| format!("{celsius:.0}°C"))),
-        or_dash(device.backlog),
+        backlog(device),
+        records(device.proof.as_ref()),
         or_dash(device.generation.revision.as_ref()),
         or_dash(device.agent.as_ref()),
         device.message.clone(),
     ]
+}
+
+/// What waits at a device: records, and while a backlog is on its way its bytes and the time that it takes.
+pub fn backlog(device: &DeviceSummary) -> String {
+    let records = device.backlog.or_else(|| {
+        let proof = device.proof.as_ref()?;
+        Some(proof.streams.iter().map(|row| row.waiting).sum())
+    });
+    let Some(records) = records else {
+        return "-".to_owned();
+    };
+    match &device.proof {
+        Some(proof) if records > 0 && proof.seconds_left.is_some() => format!(
+            "{records} ({}, {} left)",
+            bytes(proof.waiting_bytes),
+            or_dash(proof.seconds_left.map(seconds))
+        ),
+        _ => records.to_string(),
+    }
+}
+
+/// Whether all is here that a device says it delivered.
+pub fn records(proof: Option<&Proof>) -> String {
+    match proof {
+        None => "-".to_owned(),
+        Some(proof) if proof.missing > 0 => format!("{} missing", proof.missing),
+        Some(proof) if !proof.unbalanced.is_empty() => format!("unbalanced: {}", proof.unbalanced.join(",")),
+        Some(_) => "complete".to_owned(),
+    }
 }
 
 /// A link in one word.

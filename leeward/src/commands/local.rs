@@ -72,7 +72,7 @@ pub async fn ask_logs(local: &LocalArgs, logs: LogAsk) -> Result<()> {
     loop {
         match rest.read(&mut buffer).await? {
             0 => return Ok(()),
-            n => print::bytes(&buffer[..n])?,
+            n => print::raw(&buffer[..n])?,
         }
     }
 }

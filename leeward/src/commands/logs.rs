@@ -66,7 +66,7 @@ impl Args {
         };
         let mut stream = access.client()?.logs(&device, &ask).await?;
         while let Some(data) = stream.next().await? {
-            print::bytes(&data)?;
+            print::raw(&data)?;
         }
         Ok(())
     }

@@ -1,24 +1,12 @@
 //! A disk that is full, read-only, or failing; room, drops, and what is told of them.
 
-use super::{DIR, number, open, options, payload, read_all, strict};
+use super::{DIR, notices, number, open, options, payload, read_all, strict};
 use crate::sim::{Faults, SimDisk};
 use crate::{
-    AppendError, Class, DropReason, Durability, NOTICES, Notice, ReadError, Retention, Spool, Stream,
-    WhenFull,
+    AppendError, Class, DropReason, Durability, Notice, ReadError, Retention, Spool, Stream, WhenFull,
 };
 use std::path::Path;
 use std::time::Duration;
-
-fn notices(spool: &Spool) -> Vec<Notice> {
-    spool.flush().wait().unwrap();
-    let stream = spool
-        .stream(NOTICES, Durability::Strict, Class::Critical)
-        .unwrap();
-    read_all(&stream, 0)
-        .iter()
-        .map(|record| serde_json::from_slice(&record.payload).unwrap())
-        .collect()
-}
 
 fn append(stream: &Stream, number: u64, len: usize) -> Result<u64, AppendError> {
     stream
@@ -123,6 +111,7 @@ fn a_full_disk_pushes_strict_back_and_drops_the_oldest_of_others() {
         when_full: WhenFull::DropOldest,
         max_age: None,
         max_bytes: None,
+        thin: false,
     });
     for number in 1..=15 {
         append(&stream, number, 8000).unwrap();
@@ -185,6 +174,7 @@ fn a_flood_of_one_class_leaves_the_others_their_room() {
         when_full: WhenFull::DropOldest,
         max_age: None,
         max_bytes: Some(200_000),
+        thin: false,
     });
     let quiet = strict(&spool);
     append(&quiet, 1, 100).unwrap();
@@ -214,6 +204,7 @@ fn old_records_go_by_age() {
         when_full: WhenFull::PushBack,
         max_age: Some(Duration::from_secs(3600)),
         max_bytes: None,
+        thin: false,
     });
     for number in 1..=60 {
         append(&stream, number, 8000).unwrap();

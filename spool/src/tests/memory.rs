@@ -1,8 +1,8 @@
 //! Streams that keep the disk out: sampled and replayable.
 
-use super::{DIR, number, open, options, payload, read_all};
+use super::{DIR, notices, number, open, options, payload, read_all};
 use crate::sim::SimDisk;
-use crate::{Account, AppendError, Class, DropReason, Durability, Spool, Stream};
+use crate::{Account, AppendError, Class, DropReason, Durability, Notice, Retention, Spool, Stream};
 use std::path::Path;
 use std::time::Duration;
 
@@ -213,4 +213,71 @@ fn a_replayable_source_is_asked_to_wait_when_memory_is_full() {
     assert_eq!(spool.position("scraper"), Some(9));
     stream.ack("hub", 3).unwrap();
     fill(&stream, 10..=10);
+}
+
+#[test]
+fn as_room_runs_short_readings_become_coarser_before_the_oldest_go() {
+    let disk = SimDisk::new();
+    let (spool, _) = open(&disk);
+    let stream = sampled(&spool);
+    stream.attach("hub").unwrap();
+    stream.retain(Retention {
+        thin: true,
+        ..Retention::usual("metrics", Durability::Sampled)
+    });
+    let mut appended = 0;
+    let dropped = |reason| stream.account("hub").dropped.get(&reason).copied().unwrap_or(0);
+    let mut fill_until = |enough: &dyn Fn() -> bool| {
+        while !enough() {
+            for number in appended + 1..=appended + 16 {
+                let pending = stream.append(&payload(number, 1000), None).unwrap();
+                pending.wait().unwrap();
+            }
+            appended += 16;
+            spool.flush().wait().unwrap();
+        }
+        appended
+    };
+    // Ten segments hold some 320 records in blocks of five: the first 60 % whole, then fewer and fewer.
+    let first_thinned = fill_until(&|| dropped(DropReason::Thinned) > 0);
+    assert!((150..250).contains(&first_thinned), "{first_thinned}");
+    let first_dropped = fill_until(&|| dropped(DropReason::Space) > 0);
+    assert!(
+        first_dropped > 450,
+        "an outage is covered for longer: {first_dropped}"
+    );
+    let account = checked(stream.account("hub"));
+    assert_eq!(account.appended, appended);
+    let there: Vec<u64> = read_all(&stream, 0).iter().map(|r| number(&r.payload)).collect();
+    assert_eq!(there.len() as u64, account.resident);
+    let step = |at: usize| there[at + 1] - there[at];
+    assert_eq!((step(5), step(there.len() - 2)), (1, 8));
+    let told = notices(&spool);
+    let thinned = |notice: &&Notice| {
+        matches!(
+            notice,
+            Notice::Dropped {
+                reason: DropReason::Thinned,
+                ..
+            }
+        )
+    };
+    let counted: u64 = told
+        .iter()
+        .filter(thinned)
+        .map(|notice| match notice {
+            Notice::Dropped { count, .. } => *count,
+            _ => 0,
+        })
+        .sum();
+    assert_eq!(counted, dropped(DropReason::Thinned));
+    // A crash changes nothing of what is there.
+    let next = disk.cut(1);
+    drop((spool, stream));
+    let (spool, recovered) = open(&next);
+    assert!(recovered.lost.is_empty(), "{recovered:?}");
+    let stream = sampled(&spool);
+    checked(stream.account("hub"));
+    let after: Vec<u64> = read_all(&stream, 0).iter().map(|r| number(&r.payload)).collect();
+    assert_eq!(after, there);
 }

@@ -7,7 +7,7 @@ mod memory;
 mod model;
 
 use crate::sim::{Image, SimDisk};
-use crate::{Class, Durability, Options, PerClass, Record, Recovered, Spool, Stream};
+use crate::{Class, Durability, NOTICES, Notice, Options, PerClass, Record, Recovered, Spool, Stream};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,6 +56,17 @@ fn read_all(stream: &Stream, mut after: u64) -> Vec<Record> {
         after = last.seq;
         records.extend(more);
     }
+}
+
+fn notices(spool: &Spool) -> Vec<Notice> {
+    spool.flush().wait().unwrap();
+    let stream = spool
+        .stream(NOTICES, Durability::Strict, Class::Critical)
+        .unwrap();
+    read_all(&stream, 0)
+        .iter()
+        .map(|record| serde_json::from_slice(&record.payload).unwrap())
+        .collect()
 }
 
 /// Bytes that name their number and do not compress.

@@ -1,5 +1,6 @@
 //! One HTTP/2 connection over TLS, small in memory.
 
+use super::meter::Meter;
 use super::watched::{TlsFailure, Watched};
 use crate::api::Problem;
 use bytes::{Bytes, BytesMut};
@@ -210,7 +211,16 @@ pub(crate) async fn open(
     hub: &HubAddress,
     tls: Arc<rustls::ClientConfig>,
 ) -> Result<Connection, ConnectError> {
-    match tokio::time::timeout(CONNECT_WITHIN, open_slowly(hub, tls)).await {
+    open_metered(hub, tls, &Meter::default()).await
+}
+
+/// As [`open`], counting bytes.
+pub(crate) async fn open_metered(
+    hub: &HubAddress,
+    tls: Arc<rustls::ClientConfig>,
+    meter: &Meter,
+) -> Result<Connection, ConnectError> {
+    match tokio::time::timeout(CONNECT_WITHIN, open_slowly(hub, tls, meter)).await {
         Ok(opened) => opened,
         Err(_) => Err(ConnectError::Silent {
             hub: hub.to_string(),
@@ -219,7 +229,11 @@ pub(crate) async fn open(
     }
 }
 
-async fn open_slowly(hub: &HubAddress, tls: Arc<rustls::ClientConfig>) -> Result<Connection, ConnectError> {
+async fn open_slowly(
+    hub: &HubAddress,
+    tls: Arc<rustls::ClientConfig>,
+    meter: &Meter,
+) -> Result<Connection, ConnectError> {
     let tcp_error = |source| ConnectError::Tcp {
         hub: hub.to_string(),
         source,
@@ -228,10 +242,13 @@ async fn open_slowly(hub: &HubAddress, tls: Arc<rustls::ClientConfig>) -> Result
         .await
         .map_err(tcp_error)?;
     tcp.set_nodelay(true).map_err(tcp_error)?;
+    if let Ok(peer) = tcp.peer_addr() {
+        meter.connected_to(peer);
+    }
     let name = ServerName::try_from(hub.host().to_owned())
         .map_err(|err| tcp_error(io::Error::new(io::ErrorKind::InvalidInput, err)))?;
     let stream = tokio_rustls::TlsConnector::from(tls)
-        .connect(name, tcp)
+        .connect(name, meter.on(tcp))
         .await
         .map_err(|source| ConnectError::Tls {
             hub: hub.to_string(),
@@ -295,11 +312,7 @@ impl Connection {
             return Ok(answer);
         }
         let status = answer.status();
-        let retry_after = answer
-            .headers()
-            .get(http::header::RETRY_AFTER)
-            .and_then(|v| v.to_str().ok()?.parse().ok())
-            .map(Duration::from_secs);
+        let retry_after = retry_after(answer.headers());
         let body = self.read(answer.into_body(), 64 * 1024).await?;
         let problem = serde_json::from_slice(&body).unwrap_or_else(|_| Problem {
             reason: status.canonical_reason().unwrap_or("Unknown").replace(' ', ""),
@@ -365,6 +378,32 @@ impl Connection {
     }
 }
 
+/// `Retry-After` in both its forms (RFC 9110, 10.2.3): seconds, or a date. A date is measured from the answer's own
+/// `Date`: the device's clock may be wrong. What is neither is as good as absent.
+fn retry_after(headers: &http::HeaderMap) -> Option<Duration> {
+    let text = |name| {
+        headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .map(str::trim)
+    };
+    let asked = text(http::header::RETRY_AFTER)?;
+    if let Ok(seconds) = asked.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let then = http_date(asked)?;
+    let now = text(http::header::DATE)
+        .and_then(http_date)
+        .unwrap_or_else(jiff::Timestamp::now);
+    Some(Duration::try_from(then.duration_since(now)).unwrap_or_default())
+}
+
+/// An HTTP date in the form that must be sent; the two obsolete ones are not read.
+fn http_date(text: &str) -> Option<jiff::Timestamp> {
+    let civil = jiff::civil::DateTime::strptime("%a, %d %b %Y %H:%M:%S GMT", text).ok()?;
+    jiff::tz::TimeZone::UTC.to_timestamp(civil).ok()
+}
+
 /// Reads a whole body; `None` where it is longer than `most`.
 pub(crate) async fn read_bounded(mut body: Incoming, most: usize) -> Result<Option<Bytes>, hyper::Error> {
     let mut all = BytesMut::new();
@@ -382,6 +421,33 @@ pub(crate) async fn read_bounded(mut body: Incoming, most: usize) -> Result<Opti
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn retry_after_is_read_in_all_its_forms() {
+        let read = |asked: &str, date: &str| {
+            let mut headers = http::HeaderMap::new();
+            headers.insert(http::header::RETRY_AFTER, asked.parse().unwrap());
+            headers.insert(http::header::DATE, date.parse().unwrap());
+            retry_after(&headers)
+        };
+        let date = "Sun, 06 Nov 1994 08:49:37 GMT";
+        for (asked, seconds) in [
+            ("120", Some(120)),
+            (" 0 ", Some(0)),
+            ("Sun, 06 Nov 1994 08:51:37 GMT", Some(120)),
+            // In the past: now.
+            ("Sat, 05 Nov 1994 08:49:37 GMT", Some(0)),
+            ("18446744073709551615", Some(u64::MAX)),
+            ("-5", None),
+            ("1e3", None),
+            ("soon", None),
+            ("", None),
+            ("Sun, 32 Nov 1994 08:51:37 GMT", None),
+        ] {
+            assert_eq!(read(asked, date), seconds.map(Duration::from_secs), "{asked:?}");
+        }
+        assert_eq!(retry_after(&http::HeaderMap::new()), None);
+    }
 
     #[test]
     fn addresses_are_read_with_and_without_a_scheme() {

@@ -5,10 +5,12 @@
 
 mod connect;
 mod enrol;
+mod meter;
 mod session;
 mod watched;
 
 pub(crate) use connect::{ANSWER_WITHIN, Connection, OutBody, body_of, open};
 pub use connect::{BadHubAddress, ConnectError, HubAddress};
 pub use enrol::{EnrolAnswer, EnrolRequest, RenewAnswer, RenewRequest, enrol, renew, signed_time};
+pub use meter::Meter;
 pub use session::{Closed, Ended, Order, Orders, Session, SessionSender};

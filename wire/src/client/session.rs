@@ -1,8 +1,11 @@
 //! A device's session: records out, acknowledgements, questions and intents in.
 
-use super::connect::{ConnectError, Connection, HubAddress, open};
+use super::connect::{ConnectError, Connection, HubAddress, open_metered};
+use super::meter::Meter;
 use crate::codec::{FrameError, FrameReader, encode};
-use crate::frame::{Ask, Chunk, Cursor, Done, Hello, Question, Records, ToDevice, ToHub, Welcome};
+use crate::frame::{
+    Accounts, Ack, Ask, Chunk, Cursor, Done, Hello, Question, Records, ToDevice, ToHub, Welcome,
+};
 use crate::server::FrameBody;
 use bytes::Bytes;
 use http::Method;
@@ -74,6 +77,7 @@ pub struct Session {
     welcome: Welcome,
     sender: SessionSender,
     acks: watch::Receiver<BTreeMap<String, Cursor>>,
+    ahead: watch::Receiver<BTreeMap<String, u64>>,
     ended: watch::Receiver<Option<Ended>>,
     _reader: AbortOnDropHandle<()>,
     _connection: Connection,
@@ -143,6 +147,14 @@ impl SessionSender {
     /// [`Closed`].
     pub async fn accepted(&self, intent: u64) -> Result<(), Closed> {
         self.send(&ToHub::Accepted { intent }).await
+    }
+
+    /// Tells where every record is.
+    ///
+    /// # Errors
+    /// [`Closed`].
+    pub async fn accounts(&self, accounts: Accounts) -> Result<(), Closed> {
+        self.send(&ToHub::Accounts(accounts)).await
     }
 
     fn grant(&self, id: u64) -> Option<Arc<Semaphore>> {
@@ -229,7 +241,20 @@ impl Session {
         tls: Arc<ClientConfig>,
         hello: Hello,
     ) -> Result<(Self, Orders), ConnectError> {
-        let mut connection = open(hub, tls).await?;
+        Self::connect_metered(hub, tls, hello, &Meter::default()).await
+    }
+
+    /// [`Session::connect`], counting bytes at the socket.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn connect_metered(
+        hub: &HubAddress,
+        tls: Arc<ClientConfig>,
+        hello: Hello,
+        meter: &Meter,
+    ) -> Result<(Self, Orders), ConnectError> {
+        let mut connection = open_metered(hub, tls, meter).await?;
         let (out, body) = FrameBody::channel(OUT_SLOTS);
         let first = encode(&ToHub::Hello(Box::new(hello)))
             .map_err(|err| connection.nonsense("a hello of ours", err.into()))?;
@@ -257,6 +282,7 @@ impl Session {
         };
         let (orders_in, orders) = mpsc::channel(ORDER_SLOTS);
         let (acks_in, acks) = watch::channel(welcome.cursors.clone());
+        let (ahead_in, ahead) = watch::channel(BTreeMap::new());
         let (ended_in, ended) = watch::channel(None);
         let patience = Duration::from_millis(welcome.heartbeat_ms.max(100)) * 3;
         let sender = SessionSender {
@@ -268,6 +294,7 @@ impl Session {
             sender: sender.clone(),
             orders: orders_in,
             acks: acks_in,
+            ahead: ahead_in,
             patience,
         };
         let task = tokio::spawn(async move {
@@ -278,6 +305,7 @@ impl Session {
             welcome,
             sender,
             acks,
+            ahead,
             ended,
             _reader: AbortOnDropHandle::new(task),
             _connection: connection,
@@ -298,6 +326,11 @@ impl Session {
     /// Last stored record of each stream; starts with the cursors of the welcome.
     pub fn acks(&self) -> watch::Receiver<BTreeMap<String, Cursor>> {
         self.acks.clone()
+    }
+
+    /// Of streams that were sent ahead of their order: the last number stored so.
+    pub fn ahead(&self) -> watch::Receiver<BTreeMap<String, u64>> {
+        self.ahead.clone()
     }
 
     /// Waits until the hub has stored everything of `stream` up to `cursor`.
@@ -354,6 +387,7 @@ struct Reader {
     sender: SessionSender,
     orders: mpsc::Sender<Order>,
     acks: watch::Sender<BTreeMap<String, Cursor>>,
+    ahead: watch::Sender<BTreeMap<String, u64>>,
     patience: Duration,
 }
 
@@ -374,19 +408,7 @@ impl Reader {
 
     fn take(&self, frame: ToDevice) -> Option<Ended> {
         match frame {
-            ToDevice::Ack(ack) => self.acks.send_modify(|held| {
-                let at = held.entry(ack.stream).or_default();
-                // Epochs have no order: the newest acknowledgement says which one is in use.
-                let upto = if at.epoch == ack.epoch {
-                    at.upto.max(ack.upto)
-                } else {
-                    ack.upto
-                };
-                *at = Cursor {
-                    epoch: ack.epoch,
-                    upto,
-                };
-            }),
+            ToDevice::Ack(ack) => self.acknowledged(ack),
             // Where there is no room, other frames are on their way and tell the same.
             ToDevice::Ping { nonce } => self.sender.send_now(&ToHub::Pong { nonce }),
             ToDevice::Ask(Ask { id, window, what }) => {
@@ -416,6 +438,27 @@ impl Reader {
             ToDevice::Welcome(_) => return Some(Ended::Broken("a second welcome".into())),
         }
         None
+    }
+
+    fn acknowledged(&self, ack: Ack) {
+        if ack.ahead > 0 {
+            self.ahead.send_modify(|held| {
+                held.insert(ack.stream.clone(), ack.ahead);
+            });
+        }
+        self.acks.send_modify(|held| {
+            let at = held.entry(ack.stream).or_default();
+            // Epochs have no order: the newest acknowledgement says which one is in use.
+            let upto = if at.epoch == ack.epoch {
+                at.upto.max(ack.upto)
+            } else {
+                ack.upto
+            };
+            *at = Cursor {
+                epoch: ack.epoch,
+                upto,
+            };
+        });
     }
 
     fn order(&self, order: Order) -> Option<Ended> {

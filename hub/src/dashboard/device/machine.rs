@@ -6,6 +6,7 @@ use crate::dashboard::parts::{self, Tone};
 use crate::store::{Certificate, Cursor, Device, Intent, Link, SetAside};
 use maud::{Markup, html};
 use model::Status;
+use wire::api::Proof;
 
 /// Facts, gauges and zones.
 pub(super) fn machine(device: &Device, status: Option<&Status>) -> Markup {
@@ -43,7 +44,7 @@ pub(super) fn machine(device: &Device, status: Option<&Status>) -> Markup {
 }
 
 /// The proof that nothing is missing.
-pub(super) fn streams(cursors: &[Cursor], set_aside: &[SetAside]) -> Markup {
+pub(super) fn streams(cursors: &[Cursor], set_aside: &[SetAside], proof: Option<&Proof>) -> Markup {
     let missing = |cursor: &Cursor| {
         cursor
             .missing
@@ -74,11 +75,31 @@ pub(super) fn streams(cursors: &[Cursor], set_aside: &[SetAside]) -> Markup {
     html! {
         @if cursors.is_empty() { p .empty { "None yet." } }
         @else { (parts::scrolling("Records by stream", &table)) }
+        @if let Some(proof) = proof { (proven(proof)) }
         @if !set_aside.is_empty() {
             h3 { "Set aside: could not be read" }
             ul .plain {
                 @for one in set_aside { li { (parts::code(&format!("{}/{}", one.stream, one.sequence))) " " (parts::when(one.received_at)) ": " (one.why) } }
             }
+        }
+    }
+}
+
+/// What the device's own account says, held against what is here.
+fn proven(proof: &Proof) -> Markup {
+    let short: Vec<_> = proof.streams.iter().filter(|row| row.missing > 0).collect();
+    html! {
+        @if let Some(left) = proof.seconds_left {
+            p { "Catching up: " (parts::bytes(proof.waiting_bytes)) " wait on the device, about " (parts::length(left)) " left." }
+        }
+        @for row in &short {
+            p .notice.is-bad { (row.missing) " records of " (row.stream) " were acknowledged once and are not here." }
+        }
+        @for stream in &proof.unbalanced {
+            p .notice.is-bad { "The device cannot account for all records of " (stream) "." }
+        }
+        @if short.is_empty() && proof.unbalanced.is_empty() {
+            p .sub { "Proof: everything that the device delivered is here, and it accounts for the rest, " (parts::when(proof.at)) "." }
         }
     }
 }

@@ -66,6 +66,7 @@ pub(super) async fn look(store: &Store, name: &DeviceName) -> Result<Look, PageE
     let generations = store.generations(name).await?;
     let events = store.events(name, None, EVENTS).await?;
     let cursors = store.cursors(name).await?;
+    let proof = store.proofs(Some(name)).await?.remove(name);
     let set_aside = store.set_aside(name, SET_ASIDE).await?;
     let certificates = store.certificates(name).await?;
     let intents = store.intents(name, 5).await?;
@@ -96,7 +97,7 @@ pub(super) async fn look(store: &Store, name: &DeviceName) -> Result<Look, PageE
     look.add(section(
         "streams",
         "Records received",
-        machine::streams(&cursors, &set_aside),
+        machine::streams(&cursors, &set_aside, proof.as_ref()),
     ));
     look.add(section(
         "trust",

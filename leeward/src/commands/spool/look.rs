@@ -1,8 +1,8 @@
 //! `leeward spool inspect` and `verify`: down to the block.
 
-use super::{Place, bytes};
+use super::Place;
 use crate::exit::NotFound;
-use crate::print::{Table, list, one};
+use crate::print::{Table, bytes, list, one};
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 use spool::{BlockInfo, Class, Listing, LostRange, Verdict};

@@ -1,9 +1,9 @@
 //! `leeward spool ls`.
 
-use super::{Place, bytes};
+use super::Place;
 use crate::commands::local::{LocalArgs, ask, unexpected};
 use crate::exit::NotFound;
-use crate::print::{Table, list, note, or_dash, seconds};
+use crate::print::{Table, bytes, list, note, or_dash, seconds};
 use ::agent::local::{Answer, Ask};
 use anyhow::Result;
 use spool::{Account, DropReason, SinkFigures, Snapshot, StreamFigures};
@@ -120,6 +120,7 @@ fn dropped(account: &Account) -> String {
         DropReason::Space => "space",
         DropReason::Age => "age",
         DropReason::Bytes => "bytes",
+        DropReason::Thinned => "thinned",
         DropReason::Memory => "memory",
         DropReason::BeforeSink => "before",
         DropReason::Crash => "crash",

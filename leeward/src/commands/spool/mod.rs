@@ -91,30 +91,3 @@ fn no_stream(view: &Inspection, name: &str) -> anyhow::Error {
     };
     NotFound(format!("no stream {name:?}: {there}")).into()
 }
-
-/// Bytes for people.
-fn bytes(count: u64) -> String {
-    const UNITS: [&str; 4] = ["Ki", "Mi", "Gi", "Ti"];
-    if count < 1024 {
-        return format!("{count}");
-    }
-    let mut value = count as f64 / 1024.0;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    format!("{value:.1}{}", UNITS[unit])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::bytes;
-
-    #[test]
-    fn bytes_are_told_in_the_unit_that_fits() {
-        let told = [0, 1023, 1024, 1_572_864, 5 << 40, u64::MAX].map(bytes);
-        assert_eq!(told[..5], ["0", "1023", "1.0Ki", "1.5Mi", "5.0Ti"]);
-        assert!(told[5].ends_with("Ti"));
-    }
-}

@@ -1,7 +1,7 @@
 //! `leeward spool tail` and `export`: the records themselves.
 
-use super::{Place, bytes, no_stream};
-use crate::print::{self, Output, note};
+use super::{Place, no_stream};
+use crate::print::{self, Output, bytes, note};
 use anyhow::{Context as _, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

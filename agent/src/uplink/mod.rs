@@ -3,28 +3,34 @@
 //! `identity` says what to do next; this module does it and tells how it went. Nothing here is in the path of what
 //! the device runs.
 
-use crate::orders::Orders;
+mod budget;
+mod lanes;
+mod links;
+mod send;
+
+pub use crate::orders::Orders;
 use crate::report::Reported;
-use bytes::Bytes;
+pub use budget::{Budget, Now, Policy, Usage};
 use identity::{Action, DeviceKeys, EnrolToken, Event, Failure, Held, Lifecycle, Step, TimeKeeper};
+use kit::Clock;
+pub use links::{Links, RawLink, Rule};
 use model::{ClassName, DeviceName};
+pub use send::Sender;
+
 use runtime::Engine;
 use spool::Stream;
-use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use wire::client::{
-    ConnectError, Ended, EnrolRequest, HubAddress, RenewRequest, Session, enrol, renew, signed_time,
+    ConnectError, Ended, EnrolRequest, HubAddress, Meter, RenewRequest, Session, enrol, renew, signed_time,
 };
-use wire::frame::{Cursor, Hello, Records};
+use wire::frame::{Cursor, Hello};
 
 /// Under this name the hub's acknowledgements are kept in the spool.
 pub const SINK: &str = "hub";
-/// Bytes of one batch.
-const BATCH: usize = 256 * 1024;
-/// Bytes that may be on their way without acknowledgement, per stream.
-const IN_FLIGHT: usize = 1024 * 1024;
+/// How often it is looked whether the month's use is worth writing down.
+const KEEP_EVERY: Duration = Duration::from_secs(60);
 
 /// How the link is, for people at the device.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +60,10 @@ pub struct Inputs<E> {
     pub streams: Vec<Stream>,
     /// Epoch of the spool.
     pub epoch: u64,
+    /// What the links may carry.
+    pub links: Links,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
     /// Newest status, for the greeting.
     pub status: watch::Receiver<Option<Reported>>,
     /// What to do with the hub's orders.
@@ -205,7 +215,8 @@ async fn connect<E: Engine>(inputs: &mut Inputs<E>, life: &mut Lifecycle, time: 
         Err(err) => return Event::Failed(Action::Connect, own_fault(err)),
     };
     let nonce = TimeKeeper::nonce();
-    let opened = Session::connect(&inputs.hub, tls, hello(inputs, &nonce)).await;
+    let meter = Meter::default();
+    let opened = Session::connect_metered(&inputs.hub, tls, hello(inputs, &nonce), &meter).await;
     let (session, mut orders) = match opened {
         Ok(opened) => opened,
         Err(err) => return Event::Failed(Action::Connect, failure(&err)),
@@ -226,13 +237,23 @@ async fn connect<E: Engine>(inputs: &mut Inputs<E>, life: &mut Lifecycle, time: 
         _ => Duration::ZERO,
     };
     tell(&inputs.link, Link::Up);
-    let sending = send_all(&session, &inputs.streams, inputs.epoch);
+    let clock = Arc::clone(&inputs.clock);
+    let now = || Now {
+        since_boot: clock.since_boot(),
+        wall: clock.now(),
+    };
+    let (rule, budget) = inputs.links.budget(meter.peer(), now());
+    let budget = Arc::new(Mutex::new(budget));
+    let sender = Sender::new(&session, meter, &inputs.streams, inputs.epoch, Arc::clone(&clock));
+    let sending = sender.run(Arc::clone(&budget));
     tokio::pin!(sending);
+    let mut keep = tokio::time::interval(KEEP_EVERY);
     let ended = loop {
         tokio::select! {
             ended = session.ended() => break ended,
             () = &mut sending => break session.ended().await,
             Some(order) = orders.recv() => inputs.orders.take(order, session.sender(), &inputs.keys).await,
+            _ = keep.tick() => kept(&mut inputs.links, rule.as_deref(), &budget, now(), false),
             () = tokio::time::sleep(pause) => match life.handle(Event::Tick, time.now()) {
                 Step::Wait { time, .. } => pause = time,
                 _ => {
@@ -247,6 +268,7 @@ async fn connect<E: Engine>(inputs: &mut Inputs<E>, life: &mut Lifecycle, time: 
             },
         }
     };
+    kept(&mut inputs.links, rule.as_deref(), &budget, now(), true);
     inputs.orders.forget_questions();
     tell(&inputs.link, Link::Down(ended.to_string()));
     Event::SessionDown(match ended {
@@ -256,6 +278,13 @@ async fn connect<E: Engine>(inputs: &mut Inputs<E>, life: &mut Lifecycle, time: 
         } => Failure::Throttled(time),
         other => Failure::Unreachable(other.to_string()),
     })
+}
+
+fn kept(links: &mut Links, rule: Option<&str>, budget: &Mutex<Budget>, now: Now, at_once: bool) {
+    if let Some(rule) = rule {
+        let budget = budget.lock().unwrap_or_else(PoisonError::into_inner);
+        links.keep(rule, &budget, now, at_once);
+    }
 }
 
 fn hello<E>(inputs: &Inputs<E>, nonce: &str) -> Hello {
@@ -275,78 +304,5 @@ fn hello<E>(inputs: &Inputs<E>, nonce: &str) -> Hello {
             upto: r.sequence,
         }),
         status: reported.map(|r| r.status),
-    }
-}
-
-/// Sends every stream from where the hub stands, and keeps its acknowledgements. Ends with the session.
-async fn send_all(session: &Session, streams: &[Stream], epoch: u64) {
-    let all = streams.iter().map(|stream| async move {
-        if let Err(why) = send_one(session, stream, epoch).await {
-            tracing::debug!(stream = stream.name(), why, "sending stopped");
-        }
-    });
-    futures_util::future::join_all(all).await;
-}
-
-async fn send_one(session: &Session, stream: &Stream, epoch: u64) -> Result<(), String> {
-    let name = stream.name();
-    let mut acks = session.acks();
-    let stored = |held: &BTreeMap<String, Cursor>| {
-        held.get(name)
-            .filter(|cursor| cursor.epoch == epoch)
-            .map_or(0, |cursor| cursor.upto)
-    };
-    // What the hub has already need not be sent; what it lost (restored from a backup) is sent again, where it is here.
-    let mut sent = stored(&acks.borrow_and_update());
-    let mut on_the_way: VecDeque<(u64, usize)> = VecDeque::new();
-    loop {
-        let acked = stored(&acks.borrow_and_update());
-        keep(stream, acked)?;
-        on_the_way.retain(|(last, _)| *last > acked);
-        let full = on_the_way.iter().map(|(_, bytes)| bytes).sum::<usize>() >= IN_FLIGHT;
-        let records = if full {
-            Vec::new()
-        } else {
-            stream.read(sent, BATCH).map_err(|err| kit::chain(&err))?
-        };
-        if records.is_empty() {
-            tokio::select! {
-                moved = acks.changed() => moved.map_err(|_| "the session ended".to_owned())?,
-                () = stream.changed(sent), if !full => {
-                    // Announced but not to be read: a moment, so that damage does not become a busy loop.
-                    if stream.read(sent, 1).is_ok_and(|records| records.is_empty()) {
-                        tokio::time::sleep(Duration::from_secs(1)).await;
-                    }
-                }
-            }
-        }
-        for run in records.chunk_by(|a, b| b.seq == a.seq + 1) {
-            let (Some(first), Some(last)) = (run.first(), run.last()) else {
-                continue;
-            };
-            let payloads: Vec<Bytes> = run
-                .iter()
-                .map(|record| Bytes::from(record.payload.clone()))
-                .collect();
-            on_the_way.push_back((last.seq, payloads.iter().map(Bytes::len).sum()));
-            let mut batch = Records::new(name, epoch, first.seq, payloads);
-            // After a crash numbers are left out; the hub must not count them as lost.
-            batch.unused = stream.unused(sent, first.seq);
-            session
-                .sender()
-                .records(batch)
-                .await
-                .map_err(|err| err.to_string())?;
-            sent = last.seq;
-        }
-    }
-}
-
-/// Remembers what the hub has stored. A hub that claims more than there is remembers another life of this spool.
-fn keep(stream: &Stream, upto: u64) -> Result<(), String> {
-    if upto > stream.acked(SINK) {
-        stream.ack(SINK, upto).map_err(|err| kit::chain(&err))
-    } else {
-        Ok(())
     }
 }
