@@ -224,7 +224,7 @@ pub struct Config {
     pub heartbeat: Duration,
     /// What the links to the hub may carry; the first that fits counts.
     pub links: Vec<uplink::Rule>,
-    /// Parent of all pods' cgroups, such as `/leeward`.
+    /// Parent of all pods' cgroups, such as `/leeward`; `none` on a machine without, where no limit is held.
     pub cgroup: String,
     /// What becomes of containers' logs.
     pub logs: Logs,

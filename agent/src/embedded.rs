@@ -48,6 +48,9 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
     )
     .context("the images")?;
     let network = Network::open(network_config(&config)?).context("the pod network")?;
+    if config.cgroup == runtime::NO_CGROUPS {
+        tracing::warn!("cgroup: none; the CPU and memory limits of containers are not held");
+    }
     let engine_config = EmbeddedConfig::new(config.state.join("runtime"), config.cgroup.clone());
     let engine = Embedded::open(engine_config, Arc::new(images.clone()), Some(network)).await?;
 

@@ -50,7 +50,7 @@ pub fn code_of(err: &anyhow::Error) -> u8 {
         {
             return REFUSED;
         }
-        if cause.is::<NotFound>() {
+        if cause.is::<NotFound>() || is_no_device(cause) {
             return NOT_FOUND;
         }
         if cause.is::<NotAllowed>() {
@@ -61,6 +61,16 @@ pub fn code_of(err: &anyhow::Error) -> u8 {
         }
     }
     FAILED
+}
+
+#[cfg(feature = "sim")]
+fn is_no_device(cause: &(dyn std::error::Error + 'static)) -> bool {
+    cause.is::<sim::NoDevice>()
+}
+
+#[cfg(not(feature = "sim"))]
+fn is_no_device(_: &(dyn std::error::Error + 'static)) -> bool {
+    false
 }
 
 fn of_api(err: &ApiError) -> u8 {

@@ -12,3 +12,4 @@ pub mod fake;
 pub mod shim;
 
 pub use contract::{Engine, EngineError, EngineEvent, LogFile, LogQuery};
+pub use shim::NO_CGROUPS;

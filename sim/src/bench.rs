@@ -70,10 +70,12 @@ pub async fn run(mut world: World, plan: Plan, stop: impl Future<Output = ()>) -
             world.dir().display()
         );
     }
-    ensure!(
-        !crate::net::is_up(),
-        "another simulated world is up, and the bench needs its addresses: remove it with `leeward dev --dir DIR down`"
-    );
+    if let Some(holder) = crate::net::holder() {
+        bail!(
+            "another simulated world is up, and the bench needs its addresses: remove it with `leeward dev --dir {} down`",
+            holder.display()
+        );
+    }
     let progress = Progress::default();
     if let Ok(load) = std::fs::read_to_string("/proc/loadavg") {
         let load = load.split(' ').next().unwrap_or_default();

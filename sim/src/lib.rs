@@ -16,15 +16,20 @@ mod local;
 mod net;
 mod process;
 mod progress;
+mod relay;
+pub mod rootless;
 mod run;
+mod shape;
 mod until;
 mod world;
 
 pub use git_server::{GitServer, Options as GitServerOptions};
-pub use world::{SimDevice, World};
+pub use shape::{Delay, Loss, Rate, Shape};
+pub use world::{NoDevice, SimDevice, World};
 
 use anyhow::Result;
 use std::path::Path;
+use std::time::Duration;
 
 /// The fleet of the demo: name and class.
 pub fn fleet() -> Vec<(String, String)> {
@@ -32,6 +37,20 @@ pub fn fleet() -> Vec<(String, String)> {
         .iter()
         .map(|(name, class)| ((*name).to_owned(), (*class).to_owned()))
         .collect()
+}
+
+/// Disturbs the link of the `index`th device until the process ends: `leeward dev relay`.
+///
+/// # Errors
+/// Where there are no TAP devices.
+pub fn disturb(index: u8, delay: Duration, loss_percent: f64) -> Result<()> {
+    let (ends, bridges) = (net::detour(index).ends, net::detour_bridges(index));
+    let disturbance = relay::Disturbance { delay, loss_percent };
+    relay::carry(
+        ends.each_ref().map(String::as_str),
+        bridges.each_ref().map(String::as_str),
+        disturbance,
+    )
 }
 
 /// Where a person sees the fleet: a link that logs in once, and where the token is for every other time.
@@ -42,17 +61,18 @@ pub async fn dashboard(world: &World) -> Result<String> {
     let link = world.api()?.login_link().await?;
     Ok(format!(
         "https://localhost:{}{} (logs in once, within minutes; after that with the token in {})",
-        world::HUB_PORT,
+        world.port(),
         link.path,
         world.access_file().display()
     ))
 }
 
-/// Makes repository, images and devices where they are missing, and starts every agent.
+/// Makes repository, images and devices where they are missing, and starts every agent. Returns what this machine does
+/// not let devices have, a line each.
 ///
 /// # Errors
 /// The first thing that does not work.
-pub async fn start(world: &mut World, fleet: &[(String, String)], app: Option<&Path>) -> Result<()> {
+pub async fn start(world: &mut World, fleet: &[(String, String)], app: Option<&Path>) -> Result<Vec<String>> {
     if !world.work_tree().exists() {
         apps::init_repository(world)?;
         match app {
@@ -62,9 +82,10 @@ pub async fn start(world: &mut World, fleet: &[(String, String)], app: Option<&P
             ),
         }
     }
+    let mut gaps = rootless::gaps();
     for (name, class) in fleet {
         world.add_device(name, class).await?;
-        world.start_agent(name)?;
+        gaps.extend(world.start_agent(name)?);
     }
-    Ok(())
+    Ok(gaps)
 }

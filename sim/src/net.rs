@@ -2,9 +2,11 @@
 //! are cut and shaped by the kernel, not by pretending.
 
 use crate::run::{feed, run};
-use anyhow::{Context as _, Result};
-use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use crate::shape::{Shape, tc};
+use anyhow::{Context as _, Result, bail};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 const BRIDGE: &str = "lwdev0";
 const TABLE: &str = "leeward_dev";
@@ -30,15 +32,38 @@ fn host_end(index: u8) -> String {
     format!("lwdevh{index}")
 }
 
-/// Whether a world's bridge is there: this one's, or that of another folder.
-pub fn is_up() -> bool {
-    run("ip", &["link", "show", BRIDGE]).is_ok()
+/// The folder of the world whose bridge is there, where one is.
+pub fn holder() -> Option<PathBuf> {
+    let text = run("ip", &["-j", "link", "show", BRIDGE]).ok()?;
+    let links: serde_json::Value = serde_json::from_str(&text).ok()?;
+    Some(PathBuf::from(links[0]["ifalias"].as_str().unwrap_or_default()))
 }
 
-/// Makes the bridge and the table of cut links.
-pub fn up() -> Result<()> {
-    if !is_up() {
-        run("ip", &["link", "add", BRIDGE, "type", "bridge"])?;
+/// Makes the bridge, in the name of a world's folder, and the table of cut links.
+pub fn up(world: &Path) -> Result<()> {
+    match holder() {
+        None => {
+            run("ip", &["link", "add", BRIDGE, "type", "bridge"])?;
+            // The kernel takes 255 bytes; the end tells folders apart.
+            let name = world.to_string_lossy();
+            let from = name.len().saturating_sub(255);
+            run(
+                "ip",
+                &[
+                    "link",
+                    "set",
+                    BRIDGE,
+                    "alias",
+                    name.get(from..).unwrap_or_default(),
+                ],
+            )?;
+        }
+        Some(holder) if world.ends_with(holder.strip_prefix("/").unwrap_or(&holder)) => {}
+        Some(holder) => bail!(
+            "another simulated world is up, in {0}, and two need the same addresses: remove it with \
+             `leeward dev --dir {0} down`",
+            holder.display()
+        ),
     }
     run("ip", &["addr", "replace", &format!("{CLOUD}/24"), "dev", BRIDGE])?;
     run("ip", &["link", "set", BRIDGE, "up"])?;
@@ -131,29 +156,83 @@ fn nft_element(verb: &str, index: u8) -> Result<()> {
     )
 }
 
-/// Limits a device's link in both directions (token buckets on both ends of its cable), in kbit/s.
-pub fn shape(name: &str, index: u8, kbit: Option<u32>) -> Result<()> {
+/// What stands between a device's cable and the internet where a process disturbs it: its bridge, and the ends of the
+/// process.
+pub struct Detour {
+    pub near: String,
+    pub ends: [String; 2],
+}
+
+/// The names for the `index`th device.
+pub fn detour(index: u8) -> Detour {
+    Detour {
+        near: format!("lwdevb{index}"),
+        ends: [format!("lwdevx{index}"), format!("lwdevy{index}")],
+    }
+}
+
+/// Bridges that the ends of a detour are on.
+pub fn detour_bridges(index: u8) -> [String; 2] {
+    [detour(index).near, BRIDGE.to_owned()]
+}
+
+/// Takes a device's link back to what it was: no limits, no detour.
+pub fn unshape(name: &str, index: u8) -> Result<()> {
     let (ns, host) = (namespace(name), host_end(index));
-    let Some(kbit) = kbit else {
-        // Nothing to remove is as good.
-        let _ = run("tc", &["qdisc", "del", "dev", &host, "root"]);
-        let _ = run("tc", &["-n", &ns, "qdisc", "del", "dev", "eth0", "root"]);
-        return Ok(());
-    };
-    let rate = format!("{kbit}kbit");
-    let bucket = ["root", "tbf", "rate", &rate, "burst", "16kb", "latency", "400ms"];
-    run("tc", &[&["qdisc", "replace", "dev", &host], &bucket[..]].concat())?;
-    run(
-        "tc",
-        &[&["-n", &ns, "qdisc", "replace", "dev", "eth0"], &bucket[..]].concat(),
-    )?;
+    // Nothing to remove is as good.
+    let _ = tc(None, &["del", "dev", &host, "root"]);
+    let _ = tc(Some(&ns), &["del", "dev", "eth0", "root"]);
+    run("ip", &["link", "set", &host, "master", BRIDGE])?;
+    let _ = run("ip", &["link", "del", &detour(index).near]);
     Ok(())
+}
+
+/// Limits a device's link at both ends of its cable. Gives whether a process must disturb it besides, because the
+/// kernel cannot; the detour is there then, and leads nowhere yet.
+pub fn shape(name: &str, index: u8, shape: &Shape) -> Result<bool> {
+    unshape(name, index)?;
+    let (ns, host) = (namespace(name), host_end(index));
+    if shape.disturbs() {
+        let both = shape
+            .emulate(None, &host)
+            .and_then(|()| shape.emulate(Some(&ns), "eth0"));
+        if both.is_ok() {
+            return Ok(false);
+        }
+        unshape(name, index)?;
+    }
+    shape.limit(None, &host)?;
+    shape.limit(Some(&ns), "eth0")?;
+    if shape.disturbs() {
+        let near = detour(index).near;
+        run("ip", &["link", "add", &near, "type", "bridge"])?;
+        run("ip", &["link", "set", &near, "up"])?;
+        run("ip", &["link", "set", &host, "master", &near])?;
+    }
+    Ok(shape.disturbs())
+}
+
+/// Whether a detour leads on to the internet.
+pub fn detour_leads_on(index: u8) -> bool {
+    let far = &detour(index).ends[1];
+    run("ip", &["link", "show", far, "master", BRIDGE]).is_ok_and(|text| text.contains(far.as_str()))
+}
+
+/// How long it takes a device to connect to a port of the cloud: one round trip.
+pub fn round_trip(name: &str, port: u16) -> Result<Duration> {
+    let cloud = SocketAddr::from((CLOUD, port));
+    inside(name, || -> Result<Duration> {
+        let start = Instant::now();
+        TcpStream::connect_timeout(&cloud, Duration::from_secs(5))?;
+        Ok(start.elapsed())
+    })?
 }
 
 /// Removes a device's namespace with all that is in it.
 pub fn remove_device(name: &str, index: u8) {
     // Each may be gone already; what is left over after this is removed by the next `up`.
     let _ = run("ip", &["link", "del", &host_end(index)]);
+    let _ = run("ip", &["link", "del", &detour(index).near]);
     let _ = run("ip", &["netns", "del", &namespace(name)]);
 }
 

@@ -4,6 +4,7 @@ use anyhow::{Context as _, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -20,6 +21,11 @@ pub struct Process {
 }
 
 impl Process {
+    /// A process that runs.
+    pub fn of(pid: i32) -> Option<Self> {
+        start_time(pid).map(|started| Self { pid, started })
+    }
+
     /// Starts a program in its own process group, with its output appended to `log`.
     pub fn start(command: &mut Command, log: &Path) -> Result<Self> {
         let out = File::options()
@@ -97,6 +103,33 @@ pub fn pss(pid: i32) -> Option<u64> {
         .parse::<u64>()
         .ok()
         .map(|kib| kib * 1024)
+}
+
+/// Processes that were started with this in their environment, and all that descend from them.
+pub fn marked(mark: &str) -> Vec<i32> {
+    let all = || {
+        let names = fs::read_dir("/proc").into_iter().flatten().flatten();
+        names.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
+    };
+    let has_mark = |pid: &i32| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment
+            .split(|byte| *byte == 0)
+            .any(|word| word == mark.as_bytes())
+    };
+    let mut found: BTreeSet<i32> = all().filter(has_mark).collect();
+    let parents: Vec<(i32, i32)> = all()
+        .filter_map(|pid| Some((pid, stat(pid)?.get(1)?.parse().ok()?)))
+        .collect();
+    loop {
+        let before = found.len();
+        let children = parents.iter().filter(|(_, parent)| found.contains(parent));
+        let children: Vec<i32> = children.map(|(pid, _)| *pid).collect();
+        found.extend(children);
+        if found.len() == before {
+            return found.into_iter().collect();
+        }
+    }
 }
 
 /// Whether a process is one of ours that stands beside a container.

@@ -5,24 +5,27 @@
 
 use crate::process::Process;
 use crate::run::run_in;
-use crate::{cgroups, net};
+use crate::shape::Shape;
+use crate::{cgroups, net, rootless};
 use anyhow::{Context as _, Result, bail, ensure};
 use device::Class;
 use model::{ClassName, DeviceName};
 use serde::{Deserialize, Serialize};
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 use wire::ApiClient;
 use wire::api::NewToken;
 
-/// Ports on the cloud's address.
+/// Port of the hub, where nothing else on this machine has it.
 pub const HUB_PORT: u16 = 7443;
 const GIT_PORT: u16 = 7418;
 /// Registry name in the scaffold's manifests; each device maps it to its hub.
 pub const REGISTRY: &str = "registry.leeward.internal";
+/// What a world's folder remembers.
+pub(crate) const LEDGER: &str = "world.json";
 /// The bare repository.
 const REPOSITORY: &str = "fleet.git";
 /// How long a process may take to be there.
@@ -39,6 +42,12 @@ pub struct SimDevice {
     pub index: u8,
     /// Its agent, where one was started.
     pub agent: Option<Process>,
+    /// What its link is limited to.
+    #[serde(default)]
+    pub shape: Option<Shape>,
+    /// The process that disturbs its link, where the kernel cannot.
+    #[serde(default)]
+    relay: Option<Process>,
 }
 
 impl SimDevice {
@@ -56,8 +65,18 @@ impl SimDevice {
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Ledger {
     hub: Option<Process>,
+    /// Where the hub listens, once that is settled: devices know it.
+    port: Option<u16>,
     git: Option<Process>,
     devices: Vec<SimDevice>,
+}
+
+/// There is no simulated device of this name.
+#[derive(Debug, thiserror::Error)]
+#[error("there is no simulated device {name}; there are: {}", if known.is_empty() { "none; `leeward dev up` starts some" } else { known })]
+pub struct NoDevice {
+    name: String,
+    known: String,
 }
 
 /// The world, kept in a folder.
@@ -81,14 +100,15 @@ impl World {
     /// Opens the world of a folder; `program` is the `leeward` binary that its processes run.
     ///
     /// # Errors
-    /// Where the user is not root: namespaces, control groups and containers of other users' are not simulated yet.
+    /// Where the user is not root, also in namespaces of its own (see [`crate::rootless`]).
     pub fn open(dir: &Path, program: &Path) -> Result<Self> {
         ensure!(
             nix::unistd::geteuid().is_root(),
-            "simulated devices need root: they own network namespaces, control groups and containers; run with sudo"
+            "simulated devices need a root of their own"
         );
         kit::disk::create_dir_all(dir)?;
-        let path = dir.join("world.json");
+        let dir = &dir.canonicalize()?;
+        let path = dir.join(LEDGER);
         let ledger = match kit::disk::read_if_there(&path)? {
             Some(bytes) => {
                 serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged", path.display()))?
@@ -137,18 +157,21 @@ impl World {
             .devices
             .iter()
             .find(|d| d.name.as_str() == name)
-            .with_context(|| {
+            .ok_or_else(|| {
                 let known: Vec<&str> = self.ledger.devices.iter().map(|d| d.name.as_str()).collect();
-                format!(
-                    "there is no simulated device {name}; there are: {}",
-                    known.join(", ")
-                )
+                let (name, known) = (name.to_owned(), known.join(", "));
+                NoDevice { name, known }.into()
             })
     }
 
     /// Whether the hub runs.
     pub fn hub_alive(&self) -> bool {
         self.ledger.hub.is_some_and(Process::alive)
+    }
+
+    /// The hub's port.
+    pub fn port(&self) -> u16 {
+        self.ledger.port.unwrap_or(HUB_PORT)
     }
 
     /// The hub's process.
@@ -202,11 +225,16 @@ impl World {
     /// # Errors
     /// As [`World::up`].
     pub async fn up_with(&mut self, heartbeat: &str) -> Result<()> {
-        net::up()?;
+        net::up(&self.dir)?;
         if !self.hub_alive() {
+            let port = self.settle_port()?;
             let mut hub = Command::new(&self.program);
             hub.arg("hub").arg("--data").arg(self.dir.join("hub"));
-            hub.args(["--listen", &format!("0.0.0.0:{HUB_PORT}")]);
+            hub.args(["--listen", &format!("0.0.0.0:{port}")]);
+            if rootless::inside() {
+                // The first name is the one for people, and they are outside.
+                hub.args(["--name", "localhost"]);
+            }
             hub.args(["--name", &net::CLOUD.to_string(), "--heartbeat", heartbeat]);
             self.ledger.hub = Some(Process::start(&mut hub, &self.dir.join("hub.log"))?);
             self.save()?;
@@ -233,6 +261,27 @@ impl World {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// The port that the hub had before, the one that is carried out of our namespaces, the usual one, or any.
+    fn settle_port(&mut self) -> Result<u16> {
+        let free = |port: u16| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port));
+        let port = match (self.ledger.port, rootless::port()) {
+            (Some(port), _) => {
+                free(port).with_context(|| {
+                    format!(
+                        "port {port}, at which the devices of this world know their hub, is used by something else; \
+                         end that, or start afresh with `leeward dev --dir {} down`",
+                        self.dir.display()
+                    )
+                })?;
+                port
+            }
+            (None, Some(port)) => port,
+            (None, None) => free(HUB_PORT).or_else(|_| free(0))?.local_addr()?.port(),
+        };
+        self.ledger.port = Some(port);
+        Ok(port)
     }
 
     /// Makes the bare repository and pushes the work tree's history into it.
@@ -287,13 +336,10 @@ impl World {
     /// # Errors
     /// Where the class is not known or the hub gives no token.
     pub async fn add_device(&mut self, name: &str, class: &str) -> Result<()> {
-        if self
-            .ledger
-            .devices
-            .iter()
-            .any(|device| device.name.as_str() == name)
-        {
-            return Ok(());
+        if let Ok(known) = self.device(name) {
+            // After the machine was started again, its network is gone.
+            net::add_device(name, known.index)?;
+            return net::default_route(name, true);
         }
         let taken = |index: &u8| self.ledger.devices.iter().any(|device| device.index == *index);
         let index = (0..200u8)
@@ -304,6 +350,8 @@ impl World {
             class: class.parse()?,
             index,
             agent: None,
+            shape: None,
+            relay: None,
         };
         let found = Class::find(&device.class)?;
         let home = self.dir.join("devices").join(name);
@@ -321,7 +369,7 @@ impl World {
         kit::disk::replace_mode(&home.join("token"), token.as_bytes(), 0o600)?;
         fs::write(
             home.join("agent.yaml"),
-            agent_config(&device, &home, &found.folder),
+            agent_config(&device, &home, &found.folder, self.port()),
         )?;
         self.ledger.devices.push(device);
         self.save()
@@ -341,6 +389,7 @@ impl World {
         let mut agent = Command::new("nsenter");
         agent.arg(format!("--net={}", net::namespace_path(name).display()));
         agent
+            .env(cgroups::MARK, name)
             .arg(&self.agent_program)
             .args(["agent", "--config"])
             .arg(home.join("agent.yaml"));
@@ -370,12 +419,16 @@ impl World {
         net::cut(self.device(name)?.index)
     }
 
-    /// Restores it.
+    /// Restores it: neither cut nor limited.
     ///
     /// # Errors
     /// Where there is no such device.
-    pub fn restore(&self, name: &str) -> Result<()> {
-        net::restore(self.device(name)?.index)
+    pub fn restore(&mut self, name: &str) -> Result<()> {
+        let device = self.device(name)?.clone();
+        if device.shape.is_some() {
+            self.unshape(&device)?;
+        }
+        net::restore(device.index)
     }
 
     /// Whether a device's link is cut.
@@ -386,12 +439,49 @@ impl World {
         net::is_cut(device.index)
     }
 
-    /// Limits a device's link.
+    /// Limits a device's link, in place of what limited it before.
     ///
     /// # Errors
-    /// Where there is no such device, or what tc says.
-    pub fn shape(&self, name: &str, kbit: Option<u32>) -> Result<()> {
-        net::shape(name, self.device(name)?.index, kbit)
+    /// Where there is no such device, what tc says, or where neither kernel nor process can disturb the link.
+    pub fn shape(&mut self, name: &str, shape: Shape) -> Result<()> {
+        let device = self.device(name)?.clone();
+        self.unshape(&device)?;
+        if net::shape(name, device.index, &shape)? {
+            let log = self.dir.join("devices").join(name).join("link.log");
+            let mut relay = Command::new(&self.program);
+            let (delay, loss) = shape.disturbance();
+            relay.args(["dev", "relay", &device.index.to_string()]);
+            relay.args([format!("--delay={delay}"), format!("--loss={loss}")]);
+            let relay = Process::start(&mut relay, &log)?;
+            self.change(name, |device| device.relay = Some(relay))?;
+            let until = Instant::now() + START;
+            while !net::detour_leads_on(device.index) {
+                if !relay.alive() || Instant::now() > until {
+                    let why = tail(&log, 3);
+                    self.unshape(&device)?;
+                    bail!("the link of {name} is as it was: {why}");
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+        self.change(name, |device| device.shape = Some(shape))
+    }
+
+    fn unshape(&mut self, device: &SimDevice) -> Result<()> {
+        let name = device.name.as_str();
+        if let Some(relay) = self.device(name)?.relay {
+            relay.kill();
+        }
+        net::unshape(name, device.index)?;
+        self.change(name, |device| (device.shape, device.relay) = (None, None))
+    }
+
+    /// How long a round trip between a device and its hub takes now.
+    ///
+    /// # Errors
+    /// Where there is no such device, or no way through.
+    pub fn round_trip(&self, device: &SimDevice) -> Result<Duration> {
+        net::round_trip(device.name.as_str(), self.port())
     }
 
     /// Stops everything and removes all that was made, the folder included.
@@ -401,8 +491,8 @@ impl World {
     pub fn down(&mut self) -> Result<()> {
         for device in &self.ledger.devices {
             let name = device.name.as_str();
-            if let Some(agent) = device.agent {
-                agent.kill();
+            for process in [device.agent, device.relay].into_iter().flatten() {
+                process.kill();
             }
             for pid in cgroups::processes(name) {
                 // Shims and containers; each may have gone with the one before it.
@@ -440,10 +530,7 @@ impl World {
     }
 
     fn save(&self) -> Result<()> {
-        kit::disk::replace(
-            &self.dir.join("world.json"),
-            &serde_json::to_vec_pretty(&self.ledger)?,
-        )?;
+        kit::disk::replace(&self.dir.join(LEDGER), &serde_json::to_vec_pretty(&self.ledger)?)?;
         Ok(())
     }
 }
@@ -460,7 +547,7 @@ pub struct Access {
     pub token: String,
 }
 
-fn agent_config(device: &SimDevice, home: &Path, cluster_path: &str) -> String {
+fn agent_config(device: &SimDevice, home: &Path, cluster_path: &str, port: u16) -> String {
     let home = home.display();
     let cloud = net::CLOUD;
     let third = 100 + u16::from(device.index);
@@ -472,10 +559,10 @@ class: {class}
 site: workbench
 state: {home}/state
 sysroot: {home}/sysroot
-cgroup: {cgroup}/pods
+cgroup: {cgroup}
 heartbeat: 5s
 hub:
-  address: {cloud}:{HUB_PORT}
+  address: {cloud}:{port}
   tokenFile: {home}/token
 source:
   url: http://{cloud}:{GIT_PORT}/{REPOSITORY}
@@ -494,7 +581,11 @@ health:
 ",
         name = device.name,
         class = device.class,
-        cgroup = cgroups::name(device.name.as_str()),
+        cgroup = if cgroups::absent() {
+            "none".to_owned()
+        } else {
+            format!("{}/pods", cgroups::name(device.name.as_str()))
+        },
     )
 }
 

@@ -31,7 +31,7 @@ pub fn build(profile: &str) -> Result<std::path::PathBuf> {
 
 /// The demo's application: one static binary, so that its image needs no base.
 pub fn demo_app() -> Result<std::path::PathBuf> {
-    let triple = "x86_64-unknown-linux-gnu";
+    let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let mut build = cargo([
         "build",
         "--quiet",
@@ -39,7 +39,7 @@ pub fn demo_app() -> Result<std::path::PathBuf> {
         "-p",
         "demo-app",
         "--target",
-        triple,
+        &triple,
     ]);
     cargo::run(build.env("RUSTFLAGS", "-C target-feature=+crt-static"))?;
     Ok(target().join(triple).join("release/demo-app"))

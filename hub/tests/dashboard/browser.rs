@@ -41,6 +41,8 @@ impl Browser {
         let port_file = profile.path().join("driver.log");
         let started = Command::new("chromedriver")
             .args(["--port=0"])
+            // What it and the browser leave there goes with the profile.
+            .env("TMPDIR", profile.path())
             .stdout(std::fs::File::create(&port_file).unwrap())
             .stderr(Stdio::null())
             .process_group(0)

@@ -1,24 +1,19 @@
 //! `leeward dev`: a hub and simulated devices on this machine.
 
 use crate::exit::Refused;
-use crate::print::{Output, Table, list, note};
+use crate::print::{Output, Table, list, note, or_dash};
 use anyhow::{Context as _, Result};
 use serde::Serialize;
-use sim::{GitServer, GitServerOptions, World};
+use sim::{Delay, GitServer, GitServerOptions, Loss, Rate, Shape, World};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::time::Duration;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Folder of the simulated world
-    #[arg(
-        long,
-        global = true,
-        default_value = "/var/lib/leeward-dev",
-        env = "LEEWARD_DEV",
-        value_name = "DIR"
-    )]
-    dir: PathBuf,
+    /// Folder of the simulated world; /var/lib/leeward-dev for root, ~/.local/state/leeward-dev for others
+    #[arg(long, global = true, env = "LEEWARD_DEV", value_name = "DIR")]
+    dir: Option<PathBuf>,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -45,18 +40,25 @@ enum Verb {
         /// Which
         device: String,
     },
-    /// Restore a device's link
+    /// Restore a device's link: neither cut nor limited
     Restore {
         /// Which
         device: String,
     },
-    /// Limit a device's link
+    /// Make a device's link worse, the same in each direction, until `restore`
+    #[command(group = clap::ArgGroup::new("limits").required(true).multiple(true))]
     Shape {
         /// Which
         device: String,
-        /// kbit/s; unlimited where absent
-        #[arg(long)]
-        kbit: Option<u32>,
+        /// Bits each second, such as 1mbit
+        #[arg(long, group = "limits")]
+        rate: Option<Rate>,
+        /// How late everything comes, such as 200ms
+        #[arg(long, group = "limits")]
+        delay: Option<Delay>,
+        /// How much does not come, such as 1%
+        #[arg(long, group = "limits")]
+        loss: Option<Loss>,
     },
     /// Kill a device's agent with SIGKILL
     Kill {
@@ -95,6 +97,21 @@ enum Verb {
         #[arg(long)]
         short: bool,
     },
+    /// Hold the namespaces of a user's world
+    #[command(hide = true)]
+    Hold,
+    /// The first process in them
+    #[command(hide = true)]
+    Init,
+    /// Disturb a device's link
+    #[command(hide = true)]
+    Relay {
+        index: u8,
+        #[arg(long)]
+        delay: u64,
+        #[arg(long)]
+        loss: f64,
+    },
     /// Serve bare repositories over HTTP
     #[command(hide = true)]
     ServeGit {
@@ -112,26 +129,41 @@ fn device(text: &str) -> Result<(String, String), String> {
 }
 
 #[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Row {
     name: String,
     class: String,
     address: String,
     agent: String,
     link: String,
+    /// Limits of the link.
+    shape: String,
+    /// Milliseconds to the hub and back, now.
+    round_trip: Option<f64>,
 }
 
 impl Args {
     pub fn run(self) -> Result<()> {
-        if let Verb::ServeGit { root, listen } = &self.verb {
-            return serve_git(root.clone(), *listen);
+        let dir = self.dir.map_or_else(default_dir, Ok)?;
+        match &self.verb {
+            Verb::ServeGit { root, listen } => return serve_git(root.clone(), *listen),
+            Verb::Hold => return sim::rootless::hold(&dir),
+            Verb::Init => return sim::rootless::init(),
+            Verb::Relay { index, delay, loss } => {
+                return sim::disturb(*index, Duration::from_millis(*delay), *loss);
+            }
+            _ if sim::rootless::needed() => std::process::exit(sim::rootless::enter(&dir)?.into()),
+            _ => {}
         }
         let program = std::env::current_exe().context("where is this program?")?;
-        let mut world = World::open(&self.dir, &program)?;
+        let mut world = World::open(&dir, &program)?;
         match self.verb {
             Verb::Up { devices, app } => super::asking(async move {
                 world.up().await?;
                 let fleet = if devices.is_empty() { sim::fleet() } else { devices };
-                sim::start(&mut world, &fleet, app.as_deref()).await?;
+                for gap in sim::start(&mut world, &fleet, app.as_deref()).await? {
+                    note(&format!("not to be had here: {gap}"));
+                }
                 note(&format!("dashboard: {}", sim::dashboard(&world).await?));
                 note(&format!(
                     "for other commands: export LEEWARD_ACCESS={}",
@@ -146,7 +178,12 @@ impl Args {
             Verb::Status { output } => status(&world, output),
             Verb::Cut { device } => world.cut(&device),
             Verb::Restore { device } => world.restore(&device),
-            Verb::Shape { device, kbit } => world.shape(&device, kbit),
+            Verb::Shape {
+                device,
+                rate,
+                delay,
+                loss,
+            } => world.shape(&device, Shape { rate, delay, loss }),
             Verb::Kill { device } => world.kill_agent(&device),
             Verb::Push { message } => match world.push(&message)? {
                 Some(commit) => {
@@ -175,9 +212,20 @@ impl Args {
                 };
                 super::asking(sim::bench::run(world, plan, super::stop_signal()))
             }
-            Verb::ServeGit { .. } => Ok(()),
+            Verb::ServeGit { .. } | Verb::Hold | Verb::Init | Verb::Relay { .. } => Ok(()),
         }
     }
+}
+
+fn default_dir() -> Result<PathBuf> {
+    if !sim::rootless::needed() && !sim::rootless::inside() {
+        return Ok("/var/lib/leeward-dev".into());
+    }
+    let base = std::env::var_os("XDG_STATE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state")))
+        .context("neither HOME nor XDG_STATE_HOME is set; name a folder with --dir")?;
+    Ok(base.join("leeward-dev"))
 }
 
 fn status(world: &World, output: Output) -> Result<()> {
@@ -194,13 +242,15 @@ fn status(world: &World, output: Output) -> Result<()> {
                 Ok(false) => "up".to_owned(),
                 Err(err) => format!("unknown: {err}"),
             },
+            shape: device.shape.as_ref().map(ToString::to_string).unwrap_or_default(),
+            round_trip: (world.round_trip(device).ok()).map(|time| time.as_secs_f64() * 1e3),
         })
         .collect();
     if !world.hub_alive() {
         note("the hub does not run; `leeward dev up` starts everything");
     }
     list(output, &rows, || Table {
-        head: &["NAME", "CLASS", "ADDRESS", "AGENT", "LINK"],
+        head: &["NAME", "CLASS", "ADDRESS", "AGENT", "LINK", "SHAPE", "ROUND TRIP"],
         wide: 0,
         rows: rows
             .iter()
@@ -211,6 +261,8 @@ fn status(world: &World, output: Output) -> Result<()> {
                     r.address.clone(),
                     r.agent.clone(),
                     r.link.clone(),
+                    or_dash((!r.shape.is_empty()).then_some(&r.shape)),
+                    or_dash(r.round_trip.map(|millis| format!("{millis:.1} ms"))),
                 ]
             })
             .collect(),

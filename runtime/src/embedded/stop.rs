@@ -135,7 +135,7 @@ fn clean_blocking(dir: &Path, parent: &str, boot: &str, journals: &Path) -> io::
     {
         end_shim(state.shim);
     }
-    let cgroups = Cgroups::detect()?;
+    let cgroups = Cgroups::detect(parent)?;
     // First those who could make more.
     cgroups.remove(&shim_cgroup(parent, dir), Duration::from_secs(10))?;
     cgroups.remove(&pod_cgroup(parent, dir), Duration::from_secs(10))?;

@@ -22,17 +22,20 @@ struct Hierarchy {
     unified: bool,
 }
 
+/// Name of the parent group where a machine has no control groups, as in a user's own namespaces without delegation.
+pub const NO_CGROUPS: &str = "none";
+
 /// All mounted hierarchies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Cgroups(Vec<Hierarchy>);
 
 impl Cgroups {
-    /// Finds what is mounted.
-    pub(crate) fn detect() -> io::Result<Self> {
-        Self::from_mounts(&fs::read_to_string("/proc/self/mounts")?)
+    /// Finds what is mounted, for groups below `parent`; [`NO_CGROUPS`] is for machines that have none.
+    pub(crate) fn detect(parent: &str) -> io::Result<Self> {
+        Self::from_mounts(&fs::read_to_string("/proc/self/mounts")?, parent)
     }
 
-    fn from_mounts(mounts: &str) -> io::Result<Self> {
+    fn from_mounts(mounts: &str, parent: &str) -> io::Result<Self> {
         let mut found: Vec<Hierarchy> = Vec::new();
         for line in mounts.lines() {
             let fields: Vec<&str> = line.split(' ').collect();
@@ -59,18 +62,27 @@ impl Cgroups {
             };
             found.push(hierarchy);
         }
-        if found.is_empty() {
-            return Err(io::Error::new(
+        match (found.is_empty(), parent == NO_CGROUPS) {
+            (true, false) => Err(io::Error::new(
                 io::ErrorKind::NotFound,
-                "no cgroup hierarchy is mounted",
-            ));
+                "no cgroup hierarchy is mounted; `cgroup: none` runs pods without limits",
+            )),
+            (false, true) => Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "cgroup hierarchies are mounted: name a group instead of `cgroup: none`",
+            )),
+            _ => Ok(Self(found)),
         }
-        Ok(Self(found))
+    }
+
+    /// Whether this machine has none: nothing can be limited.
+    pub(crate) fn is_absent(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// Only v2 has controllers: device rules would need an eBPF program.
     pub(crate) fn is_v2(&self) -> bool {
-        self.0.iter().all(|h| h.unified)
+        !self.is_absent() && self.0.iter().all(|h| h.unified)
     }
 
     fn dirs<'a>(&'a self, path: &'a str) -> impl Iterator<Item = (&'a Hierarchy, PathBuf)> + 'a {

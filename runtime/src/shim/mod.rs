@@ -29,6 +29,7 @@ mod spec;
 mod volumes;
 
 pub(crate) use cgroup::Cgroups;
+pub use cgroup::NO_CGROUPS;
 pub use protocol::{LocalImage, OciChoice, Pace};
 pub(crate) use setup::{open_dir, short_path};
 

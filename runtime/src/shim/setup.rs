@@ -37,7 +37,7 @@ fn supervise(dir: &Path, stream: UnixStream) -> io::Result<()> {
 
     let handover = receive_handover(&stream)?;
 
-    let cgroups = Cgroups::detect()?;
+    let cgroups = Cgroups::detect(&handover.cgroup_parent)?;
     let own = rustix::process::getpid().as_raw_nonzero().get();
     cgroups.join(&shim_cgroup(&handover.cgroup_parent, &dir), own)?;
 

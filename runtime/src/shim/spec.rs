@@ -1,6 +1,6 @@
 //! The OCI runtime configuration of a container (runtime-spec 1.0, `config.json`).
 
-use super::cgroup::{self, MOST_PIDS, Qos};
+use super::cgroup::{self, Cgroups, MOST_PIDS, Qos};
 use super::protocol::{LocalImage, Place};
 use super::rootfs::Ids;
 use super::seccomp;
@@ -121,19 +121,35 @@ pub(crate) struct SpecOf<'a> {
     pub(crate) host: &'a Host,
 }
 
+/// The group of terminals, `tty`, on every Linux.
+const TERMINALS: u64 = 5;
+
+/// Whether a map of groups (user_namespaces(7)) holds one.
+fn knows_group(map: &str, group: u64) -> bool {
+    map.lines().any(|line| {
+        let mut fields = line.split_ascii_whitespace().map(str::parse::<u64>);
+        matches!((fields.next(), fields.nth(1)), (Some(Ok(first)), Some(Ok(count)))
+            if (first..first.saturating_add(count)).contains(&group))
+    })
+}
+
 /// Facts of the device that bound what can be asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Host {
     /// Bounding set of this process: what it lacks itself it cannot give.
     pub(crate) bounding: u64,
     pub(crate) cgroup_v2: bool,
+    /// Whether there are control groups at all.
+    pub(crate) limits: bool,
+    /// Whether the group of terminals is known here: a user's own namespaces may have root's alone.
+    pub(crate) terminals: bool,
     pub(crate) memory: u64,
     pub(crate) oom_score_adj: i64,
 }
 
 impl Host {
     /// Looks.
-    pub(crate) fn detect(cgroup_v2: bool) -> Self {
+    pub(crate) fn detect(cgroups: &Cgroups) -> Self {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let field = |text: &str, name: &str| -> Option<String> {
             text.lines()
@@ -145,7 +161,9 @@ impl Host {
             bounding: bounding
                 .and_then(|hex| u64::from_str_radix(&hex, 16).ok())
                 .unwrap_or(0),
-            cgroup_v2,
+            cgroup_v2: cgroups.is_v2(),
+            limits: !cgroups.is_absent(),
+            terminals: knows_group(&read("/proc/self/gid_map"), TERMINALS),
             memory: memory
                 .and_then(|text| text.split(' ').next()?.parse::<u64>().ok())
                 .unwrap_or(0)
@@ -241,19 +259,27 @@ impl SpecOf<'_> {
     fn mounts(&self) -> Vec<Value> {
         let privileged = self.container.security.privileged;
         let sys = if privileged { "rw" } else { "ro" };
+        let mut terminals = vec!["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
+        if self.host.terminals {
+            terminals.push("gid=5");
+        }
         let mut mounts = vec![
             json!({"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]}),
             json!({"destination": "/dev", "type": "tmpfs", "source": "tmpfs",
                    "options": ["nosuid", "strictatime", "mode=755", "size=65536k"]}),
             json!({"destination": "/dev/pts", "type": "devpts", "source": "devpts",
-                   "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]}),
+                   "options": terminals}),
             json!({"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue",
                    "options": ["nosuid", "noexec", "nodev"]}),
             json!({"destination": "/sys", "type": "sysfs", "source": "sysfs",
                    "options": ["nosuid", "noexec", "nodev", sys]}),
-            json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
-                   "options": ["nosuid", "noexec", "nodev", "relatime", sys]}),
         ];
+        if self.host.limits {
+            mounts.push(
+                json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+                       "options": ["nosuid", "noexec", "nodev", "relatime", sys]}),
+            );
+        }
         // A path's parents first, so that a volume in a volume is not hidden by it.
         let mut binds: Vec<&Bind> = self.binds.iter().collect();
         binds.sort_by_key(|bind| bind.path.matches('/').count());
@@ -359,13 +385,15 @@ impl SpecOf<'_> {
             "mounts": self.mounts(),
             "linux": {
                 "namespaces": self.namespaces(),
-                "cgroupsPath": self.cgroup,
-                "resources": self.resources(),
                 "devices": devices,
                 "maskedPaths": masked,
                 "readonlyPaths": read_only,
             },
         });
+        if self.host.limits {
+            config["linux"]["cgroupsPath"] = json!(self.cgroup);
+            config["linux"]["resources"] = self.resources();
+        }
         if confined {
             config["linux"]["seccomp"] = seccomp::oci(&seccomp::refused(&capabilities));
         }

@@ -34,6 +34,10 @@ pub async fn run(mut world: World, app: PathBuf, once: bool, stop: impl Future<O
         world.down()?;
         world = World::open(&dir, &program)?;
     }
+    if let Some(missing) = crate::rootless::only_root() {
+        world.down()?;
+        anyhow::bail!("the example's applications do not run here: {missing}; or run this command as root");
+    }
     let mut checks = Vec::new();
     let told = tokio::select! {
         told = story::tell(&mut world, &app, &progress, &mut checks) => told,

@@ -4,7 +4,7 @@ use super::Check;
 use crate::progress::Progress;
 use crate::until::until;
 use crate::world::{World, tail};
-use crate::{apps, cgroups, fleet, http, local, process};
+use crate::{apps, cgroups, fleet, http, local, process, rootless};
 use anyhow::{Context as _, Result, ensure};
 use jiff::Timestamp;
 use model::{Phase, WorkloadState};
@@ -43,6 +43,9 @@ pub(super) async fn tell(
 
     progress.chapter("Four devices enrol and run what Git says");
     let start = Instant::now();
+    for gap in rootless::gaps() {
+        progress.step(&format!("not to be had here: {gap}"));
+    }
     for (name, class) in fleet() {
         world.add_device(&name, &class).await?;
         world

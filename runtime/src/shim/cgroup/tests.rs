@@ -68,11 +68,8 @@ fn v2(dir: &TempDir) -> Cgroups {
         "cpuset cpu io memory pids\n",
     )
     .unwrap();
-    Cgroups::from_mounts(&format!(
-        "cgroup2 {} cgroup2 rw,nsdelegate 0 0\n",
-        dir.path().display()
-    ))
-    .unwrap()
+    let mounts = format!("cgroup2 {} cgroup2 rw,nsdelegate 0 0\n", dir.path().display());
+    Cgroups::from_mounts(&mounts, "/leeward").unwrap()
 }
 
 fn read(dir: &TempDir, path: &str) -> String {
@@ -138,7 +135,7 @@ fn a_hybrid_host_is_limited_by_v1_and_joined_in_both() {
         format!("x {}/{name} {kind} rw,{name} 0 0\n", dir.path().display())
     })
     .collect();
-    let cgroups = Cgroups::from_mounts(&mounts).unwrap();
+    let cgroups = Cgroups::from_mounts(&mounts, "/l").unwrap();
     assert!(!cgroups.is_v2());
     cgroups
         .limit_pod(
@@ -165,8 +162,17 @@ fn a_hybrid_host_is_limited_by_v1_and_joined_in_both() {
 }
 
 #[test]
-fn no_hierarchy_is_an_error() {
-    assert!(Cgroups::from_mounts("tmpfs /tmp tmpfs rw 0 0\n").is_err());
+fn no_hierarchy_is_an_error_where_it_was_not_said() {
+    let none = "tmpfs /tmp tmpfs rw 0 0\n";
+    let err = Cgroups::from_mounts(none, "/leeward").unwrap_err();
+    assert!(err.to_string().contains("cgroup: none"), "{err}");
+    let cgroups = Cgroups::from_mounts(none, NO_CGROUPS).unwrap();
+    assert!(cgroups.is_absent() && !cgroups.is_v2());
+    cgroups.join("none/podx", 42).unwrap();
+    cgroups.remove("none/podx", Duration::ZERO).unwrap();
+    // Where there are some, limits are not dropped in silence.
+    let some = "cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n";
+    assert!(Cgroups::from_mounts(some, NO_CGROUPS).is_err());
 }
 
 #[test]

@@ -166,7 +166,7 @@ impl Pod {
         };
         Ok(Self {
             journal: Journal::open(&seat.dir.join(JOURNAL))?,
-            host: Host::detect(seat.cgroups.is_v2()),
+            host: Host::detect(&seat.cgroups),
             logs: containers
                 .iter()
                 .map(|c| log_file(&seat.dir, c, &handover.pace))
