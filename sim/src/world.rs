@@ -225,7 +225,10 @@ impl World {
     /// # Errors
     /// As [`World::up`].
     pub async fn up_with(&mut self, heartbeat: &str) -> Result<()> {
-        net::up(&self.dir)?;
+        net::up(&self.dir).inspect_err(|_| {
+            // A world that is refused leaves nothing; one that was there before has its ledger in the folder.
+            let _ = fs::remove_dir(&self.dir);
+        })?;
         if !self.hub_alive() {
             let port = self.settle_port()?;
             let mut hub = Command::new(&self.program);
