@@ -8,6 +8,7 @@ use crate::local::{self, Desk};
 use crate::logs::{self, LOGS};
 use crate::orders::Orders;
 use crate::prepare::{self, Preparer};
+use crate::remotes;
 use crate::report::{self, HEARTBEAT, STATUS};
 use crate::secret_keys::SecretKeys;
 use crate::uplink::{self, Link};
@@ -216,6 +217,7 @@ impl<E: Engine> Agent<E> {
                 path,
                 vars: vars(&config),
                 secret_keys: SecretKeys::of(&config.state),
+                remotes: remotes::of_device(&config.state, &config.source),
                 limits,
                 interval: config.interval,
                 history: config.history,

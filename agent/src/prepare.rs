@@ -7,12 +7,17 @@ use crate::config::HistoryPolicy;
 use crate::converge::{Command, Prepared, Request};
 use crate::journal::Journal;
 use crate::secret_keys::SecretKeys;
+use crate::remotes::Remotes;
 use kit::{Backoff, Clock};
-use model::{Action, Because, Moved, ObjectKey, Revision, Severity, SourceStatus, Step};
+use model::{Action, Because, Desired, Moved, ObjectKey, Revision, Severity, SourceStatus, Step, Tree};
 use plan::{Limits, expand};
+use render::RenderError;
 use runtime::Engine;
-use source::{Fetched, GitSource, SourceError};
+use serde::{Deserialize, Serialize};
+use sops::Keys;
+use source::{Fetched, GitSource, Pins, RemotesSpec, SourceError};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -35,6 +40,8 @@ pub struct Inputs<E> {
     pub vars: BTreeMap<String, String>,
     /// What SOPS files are decrypted with.
     pub secret_keys: SecretKeys,
+    /// How repositories and files are fetched that kustomizations name.
+    pub remotes: RemotesSpec,
     /// What the device can give.
     pub limits: Limits,
     /// Time between two looks.
@@ -275,13 +282,7 @@ impl<E: Engine> Preparer<E> {
                 return false;
             }
         };
-        let given = render::Given {
-            vars: &inputs.vars,
-            keys: &keys,
-        };
-        let rendered = render::render_for(&tree, revision, &inputs.path, &given);
-        drop(tree);
-        let desired = match rendered {
+        let desired = match self.render(tree, revision, keys).await {
             Ok(desired) => desired,
             // A key may be added at any moment.
             Err(err) if err.details().problem == render::Problem::Sealed => {
@@ -290,7 +291,8 @@ impl<E: Engine> Preparer<E> {
             }
             Err(err) => {
                 self.refuse(None, revision, kit::chain(&err)).await;
-                return true;
+                // A repository or server elsewhere may be back any time, with this revision as it is.
+                return err.details().problem != render::Problem::Unreachable;
             }
         };
         let wanted = match expand(&desired, &inputs.limits) {
@@ -330,6 +332,41 @@ impl<E: Engine> Preparer<E> {
         true
     }
 
+    /// Renders in a thread that may wait for the network, and remembers what the revision's addresses meant.
+    async fn render(&self, tree: Tree, revision: &Revision, keys: Keys) -> Result<Desired, RenderError> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let _guard = StopOnDrop(Arc::clone(&stop));
+        let (spec, revision) = (self.inputs.remotes.clone(), revision.clone());
+        let (path, vars) = (self.inputs.path.clone(), self.inputs.vars.clone());
+        let rendered = tokio::task::spawn_blocking(move || {
+            let pinned = Pinned::read(&spec.dir, &revision.commit);
+            let remotes = Remotes::new(spec.clone(), pinned.pins.clone(), stop);
+            let given = render::Given {
+                vars: &vars,
+                keys: &keys,
+                remotes: &remotes,
+            };
+            let rendered = render::render_for(&tree, &revision, &path, &given);
+            let now = Pinned {
+                revision: revision.commit,
+                pins: remotes.pins(),
+            };
+            if rendered.is_ok() && now != pinned {
+                now.write(&spec.dir)?;
+            }
+            remotes.notes().iter().for_each(|note| tracing::warn!("{note}"));
+            rendered
+        });
+        match rendered.await {
+            Ok(rendered) => rendered,
+            Err(gone) => match gone.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime is going down.
+                Err(_) => std::future::pending().await,
+            },
+        }
+    }
+
     async fn refuse(&self, id: Option<model::GenerationId>, revision: &Revision, reason: String) {
         self.status
             .send_modify(|status| status.error = Some(reason.clone()));
@@ -350,6 +387,35 @@ impl<E: Engine> Preparer<E> {
             .journal
             .note(severity, reason, "source", message, None)
             .await;
+    }
+}
+
+/// What the addresses of a revision meant when it was prepared, so that it means the same ever after.
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Pinned {
+    revision: String,
+    pins: Pins,
+}
+
+impl Pinned {
+    /// Of this revision; nothing where another was prepared last.
+    fn read(dir: &Path, revision: &str) -> Self {
+        let nothing = || Self {
+            revision: revision.to_owned(),
+            pins: Pins::new(),
+        };
+        let read = kit::disk::read_if_there(&dir.join("pins.json")).ok().flatten();
+        read.and_then(|bytes| serde_json::from_slice::<Self>(&bytes).ok())
+            .filter(|pinned| pinned.revision == revision)
+            .unwrap_or_else(nothing)
+    }
+
+    fn write(&self, dir: &Path) -> Result<(), RenderError> {
+        let path = dir.join("pins.json");
+        let bytes = serde_json::to_vec_pretty(self).expect("plain data always serialises");
+        kit::disk::create_dir_all(dir)
+            .and_then(|()| kit::disk::replace(&path, &bytes))
+            .map_err(|err| RenderError::cannot_read(format!("cannot write {}: {err}", path.display())))
     }
 }
 

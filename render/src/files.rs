@@ -5,7 +5,7 @@ use crate::repository::Repository;
 use bytes::Bytes;
 use model::{Tree, TreeEntry};
 use std::fmt::Debug;
-use std::sync::Arc;
+use std::rc::Rc;
 
 /// What lies at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,7 +84,7 @@ pub trait Remotes: Debug {
     ///
     /// # Errors
     /// [`RenderError::unreachable`] where it cannot be had.
-    fn repository(&self, repository: &Repository) -> Result<Arc<dyn Files>>;
+    fn repository(&self, repository: &Repository) -> Result<Rc<dyn Files>>;
 }
 
 /// Refuses every address: nothing but the given files is read.
@@ -106,7 +106,7 @@ impl Remotes for NoRemotes {
         Self::refuse(url)
     }
 
-    fn repository(&self, repository: &Repository) -> Result<Arc<dyn Files>> {
+    fn repository(&self, repository: &Repository) -> Result<Rc<dyn Files>> {
         Self::refuse(&repository.raw)
     }
 }

@@ -5,7 +5,6 @@ use crate::files::{Entry, Files, Remotes};
 use crate::repository::{Repository, is_http};
 use bytes::Bytes;
 use std::rc::Rc;
-use std::sync::Arc;
 
 /// Which files a kustomization may read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -24,7 +23,7 @@ const DEEPEST: usize = 16;
 #[derive(Debug, Clone)]
 enum Ground<'a> {
     Given(&'a dyn Files),
-    Fetched(Arc<dyn Files>),
+    Fetched(Rc<dyn Files>),
 }
 
 impl Ground<'_> {

@@ -41,7 +41,10 @@ pub(crate) struct Builder {
 /// A kustomization file and where it is.
 pub(crate) struct Target<'a> {
     pub loader: Loader<'a>,
+    /// The file, for messages.
     pub file: Rc<str>,
+    /// Its name in its folder.
+    pub name: &'static str,
     pub kustomization: Kustomization,
     /// The folder, as origin annotations tell it.
     pub place: Place,
@@ -51,12 +54,6 @@ pub(crate) struct Target<'a> {
 enum Remote<'a> {
     File(Resources),
     Base(Box<Target<'a>>),
-}
-
-impl Target<'_> {
-    fn file_name(&self) -> &str {
-        self.file.rsplit('/').next().unwrap_or(&self.file)
-    }
 }
 
 impl Builder {
@@ -102,6 +99,7 @@ impl Builder {
         Ok(Target {
             loader,
             file: file.into(),
+            name,
             kustomization,
             place: Place::default(),
         })
@@ -311,7 +309,7 @@ impl Builder {
         for (kind, args) in maps.chain(secrets) {
             let mut made = generators::generate(kind, args, options, &target.loader, &target.file)?;
             if !self.metadata.is_empty() {
-                let configured_in = target.place.join(target.file_name());
+                let configured_in = target.place.join(target.name);
                 made.origin = Some(Origin::built_in(configured_in, kind.plugin()));
             }
             all.resources.absorb(made)?;
@@ -419,7 +417,7 @@ impl Builder {
     /// Remembers what changed the objects, where that is asked for.
     fn note(&self, resources: &mut Resources, target: &Target<'_>, transformer: &str) {
         if !self.metadata.is_empty() {
-            let configured_in = target.place.join(target.file_name());
+            let configured_in = target.place.join(target.name);
             origin::note(resources, &Origin::built_in(configured_in, transformer));
         }
     }
@@ -438,7 +436,7 @@ impl Builder {
     pub fn plugin_configs(&mut self, target: &Target<'_>, entry: &str) -> Result<Resources> {
         if let Ok(mut objects) = reader::objects(entry, None) {
             for object in &mut objects {
-                let path = target.place.join(target.file_name());
+                let path = target.place.join(target.name);
                 object.origin = (!self.metadata.is_empty()).then(|| Origin::file(path));
             }
             return Ok(Resources(objects));

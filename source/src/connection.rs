@@ -82,13 +82,14 @@ impl<'a> Connection<'a> {
         self.handshake.server_protocol_version == Protocol::V2 || self.handshake.refs.is_some()
     }
 
-    /// The references whose names begin with `prefix`.
-    pub(crate) fn list(&mut self, prefix: &str) -> Result<Vec<Found>, SourceError> {
+    /// The references whose names begin with one of `prefixes`.
+    pub(crate) fn list(&mut self, prefixes: &[String]) -> Result<Vec<Found>, SourceError> {
         let refs = match self.handshake.refs.take() {
             Some(refs) => refs,
             None => {
-                let mut prefixes = RefPrefixes::new();
-                prefixes.extend([prefix.into()]);
+                let mut asked = RefPrefixes::new();
+                asked.extend(prefixes.iter().map(|prefix| prefix.as_str().into()));
+                let prefixes = asked;
                 LsRefsCommand::new(Some(prefixes), &self.handshake.capabilities, agent())
                     .invoke_blocking(&mut self.transport.inner, &mut Discard, false)
                     .map_err(|err| self.wire.explain(&err))?
@@ -97,7 +98,11 @@ impl<'a> Connection<'a> {
         Ok(refs
             .iter()
             .filter_map(found)
-            .filter(|found| found.name.starts_with(prefix))
+            .filter(|found| {
+                prefixes
+                    .iter()
+                    .any(|prefix| found.name.starts_with(prefix.as_str()))
+            })
             .collect())
     }
 
@@ -240,13 +245,18 @@ impl<'a> Line<'a> {
         }
     }
 
-    /// See [`Connection::list`].
+    /// The references whose names begin with `prefix`.
     pub(crate) fn list(&mut self, prefix: &str) -> Result<Vec<Found>, SourceError> {
+        self.list_all(&[prefix.to_owned()])
+    }
+
+    /// See [`Connection::list`].
+    pub(crate) fn list_all(&mut self, prefixes: &[String]) -> Result<Vec<Found>, SourceError> {
         let mut connection = match self.open.take() {
             Some(connection) if connection.can_list() => connection,
             _ => Connection::open(self.way, self.wire)?,
         };
-        let found = connection.list(prefix)?;
+        let found = connection.list(prefixes)?;
         self.open = Some(connection);
         Ok(found)
     }

@@ -211,6 +211,32 @@ pub enum SourceError {
         /// Full id.
         commit: String,
     },
+    /// The network is not to be asked, and the address was never fetched here.
+    #[error("{url} is not in the cache, and the network is not asked; build once while it can be reached")]
+    NotCached {
+        /// Address, and reference.
+        url: String,
+    },
+    /// A file is not the one that was pinned.
+    #[error(
+        "{url} gives another file than the one that this revision was prepared with (sha256 {pinned}, now {found}); commit a change to take the new one"
+    )]
+    Changed {
+        /// Address.
+        url: String,
+        /// What was found at first.
+        pinned: String,
+        /// What is there now.
+        found: String,
+    },
+    /// More things than anyone means.
+    #[error("more than {limit} {what}; leave some out, or copy them into the repository")]
+    TooMany {
+        /// Of what.
+        what: String,
+        /// The limit.
+        limit: usize,
+    },
     /// The object store does not read back.
     #[error("commit {commit} cannot be read from this device's store: {why}; the next fetch gets it again")]
     Damaged {
@@ -219,6 +245,20 @@ pub enum SourceError {
         /// What was seen.
         why: String,
     },
+}
+
+impl SourceError {
+    /// Whether another try may succeed with nothing changed: a link that is down, a server that is not well.
+    pub fn is_passing(&self) -> bool {
+        matches!(
+            self,
+            Self::Connect { .. }
+                | Self::Cut { .. }
+                | Self::Timeout { .. }
+                | Self::Server { .. }
+                | Self::Stopped
+        )
+    }
 }
 
 fn hint(there: &[String]) -> String {

@@ -34,6 +34,13 @@ pub struct Fetched {
     pub warnings: Vec<String>,
 }
 
+/// A commit that is here whole: where, and what was read of it.
+struct Got<T> {
+    store: Store,
+    number: u64,
+    read: T,
+}
+
 /// One Git repository followed by this device, in a folder of its own.
 pub struct GitSource {
     spec: GitSpec,
@@ -52,15 +59,6 @@ impl std::fmt::Debug for GitSource {
             .field("held", &self.folder.state.held)
             .finish()
     }
-}
-
-/// A commit that is here whole, and where.
-struct Got {
-    store: Store,
-    number: u64,
-    revision: Revision,
-    tree: Tree,
-    warnings: Vec<String>,
 }
 
 impl GitSource {
@@ -137,20 +135,81 @@ impl GitSource {
             });
         }
         let whole = self.tips();
+        let read = |store: &Store| {
+            let revision = store.revision(want.tip, &want.reference)?;
+            Ok((revision, files::read(store, want.tip, &spec.include, &limits)?))
+        };
         let got = self
-            .obtain(&mut line, &want, &whole)
+            .obtain(&mut line, &want, &whole, read)
             .map_err(|err| no_commit(&spec.reference, err))?;
+        let (revision, (tree, warnings)) = got.read;
         let moved = relate(&mut line, &got.store, before.as_ref(), want.tip, &whole)?;
         drop(line);
-        self.hold_in(&got.store, got.number, &got.revision)?;
+        self.hold_in(&got.store, got.number, &revision)?;
         self.damaged.store(false, Ordering::Relaxed);
         Ok(Fetched {
-            revision: got.revision,
-            tree: Some(got.tree),
+            revision,
+            tree: Some(tree),
             moved,
             bytes_received: wire.received(),
-            warnings: got.warnings,
+            warnings,
         })
+    }
+
+    /// Follows another reference of the same repository from the next fetch on.
+    pub(crate) fn follow(&mut self, reference: GitRef) {
+        self.spec.reference = reference;
+    }
+
+    /// Brings the commit that the reference names here, with all its files, and asks nothing else: neither how
+    /// history moved nor what the files are.
+    pub(crate) fn bring(&mut self, stop: &AtomicBool) -> Result<Revision, SourceError> {
+        let (spec, limits) = (self.spec.clone(), self.limits.clone());
+        let address = spec.check()?;
+        let folder = self.folder.path.clone();
+        let wire = Wire::new(spec.display_url(), &limits, &folder, stop);
+        let session = match &address {
+            Address::Http(url) => Some(Session::new(&spec, url, &wire, self.tls()?)?),
+            Address::Ssh { .. } | Address::File(_) => None,
+        };
+        let way = Way {
+            spec: &spec,
+            address: &address,
+            session: session.as_ref(),
+        };
+        let mut line = Line::new(way, &wire);
+        let want = resolve(&spec.reference, &mut line)?;
+        let whole = self.tips();
+        let read = |store: &Store| match store.missing(want.tip, 1)?.first() {
+            None => store.revision(want.tip, &want.reference),
+            Some(missing) => Err(SourceError::Damaged {
+                commit: want.tip.to_string(),
+                why: format!("object {missing} is missing"),
+            }),
+        };
+        let got = self
+            .obtain(&mut line, &want, &whole, read)
+            .map_err(|err| no_commit(&spec.reference, err))?;
+        drop(line);
+        let revision = got.read;
+        self.hold_in(&got.store, got.number, &revision)?;
+        self.damaged.store(false, Ordering::Relaxed);
+        Ok(revision)
+    }
+
+    /// Whether a commit is among those that stay here.
+    pub(crate) fn has(&self, commit: &str) -> bool {
+        ObjectId::from_hex(commit.as_bytes()).is_ok_and(|id| self.tips().contains(&id))
+    }
+
+    /// The store in use, for reading from it.
+    pub(crate) fn store(&self) -> Result<Store, SourceError> {
+        self.folder.store()
+    }
+
+    /// The commits whose files stay readable beside the held one's.
+    pub(crate) fn kept(&self) -> &BTreeSet<String> {
+        &self.folder.state.kept
     }
 
     /// The files of `commit` that the source's `include` and `.sourceignore` let through. No network.
@@ -197,64 +256,40 @@ impl GitSource {
     /// Brings all objects of the wanted commit here. `whole` are the commits that are here already.
     ///
     /// A store that does not give back what it was sent is replaced, not repaired.
-    fn obtain(&mut self, line: &mut Line<'_>, want: &Want, whole: &[ObjectId]) -> Result<Got, SourceError> {
+    fn obtain<T>(
+        &mut self,
+        line: &mut Line<'_>,
+        want: &Want,
+        whole: &[ObjectId],
+        read: impl Fn(&Store) -> Result<T, SourceError>,
+    ) -> Result<Got<T>, SourceError> {
         if !self.damaged.load(Ordering::Relaxed) {
             let store = self.folder.store()?;
             // What a broken clone of another commit left is no ground to build upon.
             let stale = whole.is_empty() && store.pack_count() > 0 && !store.has(want.tip);
             if !stale {
-                match self.obtain_in(line, store, want, whole) {
+                let number = self.folder.state.repository;
+                let obtained = obtain_in(line, &store, want, whole).and_then(|()| read(&store));
+                match obtained {
                     Err(SourceError::Damaged { why, .. }) => {
                         tracing::warn!(%why, "the source's store cannot be read; fetching it anew");
                     }
-                    got => return got,
+                    obtained => {
+                        let read = obtained?;
+                        return Ok(Got { store, number, read });
+                    }
                 }
             }
         }
-        let (number, fresh) = if whole.is_empty() {
+        let (number, store) = if whole.is_empty() {
             // Nothing to lose: what a broken clone gets is found again after a restart.
             (self.folder.state.repository + 1, self.folder.start_over()?)
         } else {
             self.folder.next_store()?
         };
-        line.clone_into(&fresh, want.ask, want.tip)?;
-        self.read(fresh, number, want)
-    }
-
-    fn obtain_in(
-        &self,
-        line: &mut Line<'_>,
-        store: Store,
-        want: &Want,
-        whole: &[ObjectId],
-    ) -> Result<Got, SourceError> {
-        if whole.is_empty() {
-            line.clone_into(&store, want.ask, want.tip)?;
-        } else if !store.has(want.tip) {
-            let (wants, depth) = (&[want.ask][..], Some(1));
-            line.receive(
-                &store,
-                Pull {
-                    wants,
-                    haves: whole,
-                    depth,
-                    salvage: false,
-                },
-            )?;
-        }
-        self.read(store, self.folder.state.repository, want)
-    }
-
-    fn read(&self, store: Store, number: u64, want: &Want) -> Result<Got, SourceError> {
-        let revision = store.revision(want.tip, &want.reference)?;
-        let (tree, warnings) = files::read(&store, want.tip, &self.spec.include, &self.limits)?;
-        Ok(Got {
-            store,
-            number,
-            revision,
-            tree,
-            warnings,
-        })
+        line.clone_into(&store, want.ask, want.tip)?;
+        let read = read(&store)?;
+        Ok(Got { store, number, read })
     }
 
     /// Made once: reading the system's certificates costs more than a whole poll.
@@ -306,17 +341,33 @@ impl GitSource {
     }
 }
 
+fn obtain_in(line: &mut Line<'_>, store: &Store, want: &Want, whole: &[ObjectId]) -> Result<(), SourceError> {
+    if whole.is_empty() {
+        return line.clone_into(store, want.ask, want.tip);
+    }
+    if store.has(want.tip) {
+        return Ok(());
+    }
+    let (wants, depth) = (&[want.ask][..], Some(1));
+    let pull = Pull {
+        wants,
+        haves: whole,
+        depth,
+        salvage: false,
+    };
+    line.receive(store, pull)
+}
+
 fn no_commit(reference: &GitRef, err: SourceError) -> SourceError {
     match (reference, err) {
-        (GitRef::Commit(commit), SourceError::Server { url, why } | SourceError::Cut { url, why, .. })
-            if why.contains("not our ref") || why.contains("unadvertised object") =>
-        {
-            SourceError::NoCommit {
-                url,
-                commit: commit.clone(),
-                why,
-            }
-        }
+        (
+            GitRef::Commit(commit) | GitRef::Named(commit),
+            SourceError::Server { url, why } | SourceError::Cut { url, why, .. },
+        ) if why.contains("not our ref") || why.contains("unadvertised object") => SourceError::NoCommit {
+            url,
+            commit: commit.clone(),
+            why,
+        },
         (_, err) => err,
     }
 }

@@ -16,12 +16,17 @@ mod fetch;
 mod files;
 mod ignore;
 mod range;
+mod remotes;
 mod repository;
 mod resolve;
+mod snapshot;
 mod spec;
 mod transport;
+mod web;
 
 pub use error::SourceError;
 pub use fetch::{Fetched, GitSource};
 pub use range::{BadRange, Range};
+pub use remotes::{Ask, Pin, Pins, RemoteRepository, Remotes, RemotesSpec};
+pub use snapshot::{Lies, Snapshot};
 pub use spec::{GitAuth, GitRef, GitSpec, Limits};

@@ -42,6 +42,7 @@ pub(crate) fn resolve(reference: &GitRef, line: &mut Line<'_>) -> Result<Want, S
             })
         }
         GitRef::Semver(range) => newest_in(line, range),
+        GitRef::Named(name) => named(line, name),
         GitRef::Branch(name) | GitRef::Tag(name) => {
             let full = reference.full_name().expect("branches and tags have one");
             // The server takes the name for a prefix, and there may be longer ones.
@@ -50,6 +51,30 @@ pub(crate) fn resolve(reference: &GitRef, line: &mut Line<'_>) -> Result<Want, S
                 None => Err(unknown(line, reference.kind(), name, &full)),
             }
         }
+    }
+}
+
+/// A word as `git fetch` reads it.
+fn named(line: &mut Line<'_>, name: &str) -> Result<Want, SourceError> {
+    if name.len() == 40
+        && let Ok(tip) = ObjectId::from_hex(name.as_bytes())
+    {
+        return Ok(Want {
+            reference: String::new(),
+            ask: tip,
+            tip,
+        });
+    }
+    let rules = ["", "refs/", "refs/tags/", "refs/heads/"];
+    // All of these begin so, and one listing gives them.
+    let candidates: Vec<String> = rules.iter().map(|before| format!("{before}{name}")).collect();
+    let there = line.list_all(&candidates)?;
+    let found = candidates
+        .iter()
+        .find_map(|full| there.iter().find(|found| found.name == *full));
+    match found {
+        Some(found) => Ok(found.clone().into()),
+        None => Err(unknown(line, "branch or tag", name, "refs/heads/")),
     }
 }
 

@@ -30,6 +30,8 @@ pub enum GitRef {
     Semver(String),
     /// A full hexadecimal commit id. Its history is not fetched, and once held the network is not asked again.
     Commit(String),
+    /// As `git fetch` reads a word: `HEAD`, a full commit id, or the name of a tag, else of a branch.
+    Named(String),
 }
 
 /// As whom to fetch.
@@ -51,12 +53,16 @@ pub enum GitAuth {
         /// In the format of OpenSSH's `known_hosts`.
         known_hosts: PathBuf,
     },
+    /// The user who runs this, by their own ssh configuration, keys and agent, and `GIT_SSH` or `GIT_SSH_COMMAND`;
+    /// for commands of people, never on a device.
+    User,
 }
 
 impl std::fmt::Debug for GitAuth {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::None => f.write_str("None"),
+            Self::User => f.write_str("User"),
             Self::Token { user, .. } => f
                 .debug_struct("Token")
                 .field("user", user)
@@ -198,6 +204,7 @@ impl GitRef {
             Self::Tag(_) => "tag",
             Self::Semver(_) => "version range",
             Self::Commit(_) => "commit",
+            Self::Named(_) => "reference",
         }
     }
 
@@ -213,7 +220,7 @@ impl GitRef {
         match self {
             Self::Branch(name) => Some(full(name, "refs/heads/")),
             Self::Tag(name) => Some(full(name, "refs/tags/")),
-            Self::Semver(_) | Self::Commit(_) => None,
+            Self::Semver(_) | Self::Commit(_) | Self::Named(_) => None,
         }
     }
 
@@ -230,6 +237,9 @@ impl GitRef {
                     .map(drop)
                     .map_err(|_| bad(name, "Git allows no such name (git check-ref-format)".to_owned()))
             }
+            Self::Named(name) => gix::validate::reference::name(format!("refs/heads/{name}").as_str().into())
+                .map(drop)
+                .map_err(|_| bad(name, "Git allows no such name (git check-ref-format)".to_owned())),
             Self::Semver(range) => range
                 .parse::<Range>()
                 .map(drop)

@@ -10,16 +10,20 @@ use device::Class;
 use jiff::Timestamp;
 use model::{ClassName, Facts, Revision};
 use plan::{Limits, Run, Wanted, expand};
-use render::{BuildOptions, LoadRestrictor};
+use render::{BuildOptions, LoadRestrictor, Repository};
 use serde::Serialize;
+use source::Ask;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, clap::Args)]
 pub struct BuildArgs {
-    /// Folder with a kustomization
+    /// Folder with a kustomization, or the address of one in a repository (https://host/org/repo//path?ref=v1)
     #[arg(default_value = ".")]
-    path: PathBuf,
+    path: String,
+    /// Do not ask the network: take other repositories and files as they were the last time
+    #[arg(long)]
+    offline: bool,
     /// Which files a kustomization may read beside those of its own folder
     #[arg(long, value_enum, default_value_t)]
     load_restrictor: Restrictor,
@@ -50,14 +54,24 @@ impl BuildArgs {
         if self.flux {
             return self.run_flux();
         }
+        let remotes = agent::Remotes::of_user(self.ask());
         let options = BuildOptions {
             load_restrictor: match self.load_restrictor {
                 Restrictor::RootOnly => LoadRestrictor::RootOnly,
                 Restrictor::None => LoadRestrictor::None,
             },
-            ..BuildOptions::default()
+            remotes: &remotes,
         };
-        let build = render::build(&Disk, &Disk::path_of(&self.path)?, &options)?;
+        let path = match Repository::parse(&self.path) {
+            Some(_) => self.path,
+            None => Disk::path_of(Path::new(&self.path))?,
+        };
+        let build = render::build(&Disk, &path, &options);
+        remotes
+            .notes()
+            .iter()
+            .for_each(|remark| note(&format!("# Warning: {remark}")));
+        let build = build?;
         build
             .warnings
             .iter()
@@ -65,12 +79,16 @@ impl BuildArgs {
         out(&build.to_yaml())
     }
 
+    fn ask(&self) -> Ask {
+        if self.offline { Ask::Never } else { Ask::Now }
+    }
+
     /// The folder lies in a repository, whose other folders its Kustomization objects name.
     fn run_flux(self) -> Result<()> {
-        let folder = self
-            .path
+        let folder = Path::new(&self.path)
             .canonicalize()
-            .with_context(|| format!("{}", self.path.display()))?;
+            .with_context(|| self.path.clone())?;
+        let remotes = agent::Remotes::of_user(self.ask());
         let root = folder
             .ancestors()
             .find(|dir| dir.join(".git").exists())
@@ -79,6 +97,7 @@ impl BuildArgs {
         let given = render::Given {
             vars: &self.vars.into_iter().collect(),
             keys: &self.keys.keys()?,
+            remotes: &remotes,
         };
         let desired = render::render_for(&files::whole(root)?, &work_tree(), &path, &given)?;
         desired
@@ -166,6 +185,7 @@ impl PlanArgs {
             &render::Given {
                 vars: &vars,
                 keys: &self.keys.keys()?,
+                remotes: &agent::Remotes::of_user(Ask::Now),
             },
         )?;
         // A machine that is exactly as its class says.

@@ -6,7 +6,7 @@ use super::{
     types::{FluxImage, FluxPatch, KustomizationSpec},
 };
 use crate::{
-    LoadRestrictor, NoRemotes,
+    LoadRestrictor, Remotes,
     error::{Problem, RenderError, Result},
     files::Files,
     kustomization::{Image, Kustomization, Patch, Selector},
@@ -42,6 +42,7 @@ pub(super) fn clean(tree: &Tree, path: &str) -> Result<String> {
 /// Builds a folder; what is encrypted in it is decrypted with the keys, or left as it is where there are none.
 pub(super) fn build(
     tree: &Tree,
+    remotes: &dyn Remotes,
     path: &str,
     spec: Option<&KustomizationSpec>,
     keys: Option<&Keys>,
@@ -55,7 +56,7 @@ pub(super) fn build(
             &decrypting
         }
     };
-    let loader = Loader::new(files, &NoRemotes, LoadRestrictor::None, path)?;
+    let loader = Loader::new(files, remotes, LoadRestrictor::None, path)?;
     let mut target = if FILE_NAMES.iter().any(|name| loader.has_file(name)) {
         builder.load(loader)?
     } else {
@@ -101,6 +102,7 @@ fn generated<'a>(tree: &'a Tree, path: &str, loader: Loader<'a>) -> Target<'a> {
     Target {
         loader,
         file: format!("{prefix}kustomization.yaml").into(),
+        name: FILE_NAMES[0],
         kustomization: Kustomization {
             kind: "Kustomization".to_owned(),
             resources,

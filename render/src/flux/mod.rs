@@ -15,6 +15,7 @@ pub use types::{
 };
 
 use crate::{
+    NoRemotes, Remotes,
     error::{Problem, RenderError, Result},
     trace::{Inspection, Made},
     yaml::Node,
@@ -42,7 +43,12 @@ pub fn render(
     vars: &BTreeMap<String, String>,
 ) -> Result<Desired> {
     let keys = Keys::default();
-    render_for(tree, revision, path, &Given { vars, keys: &keys })
+    let given = Given {
+        vars,
+        keys: &keys,
+        remotes: &NoRemotes,
+    };
+    render_for(tree, revision, path, &given)
 }
 
 /// What a device brings to the rendering of its folder.
@@ -53,6 +59,8 @@ pub struct Given<'a> {
     /// Keys that SOPS files are decrypted with: those of the root folder, and those of each `Kustomization` with
     /// `spec.decryption`, together with the keys of the Secret that it names.
     pub keys: &'a Keys,
+    /// What gives files and repositories for addresses in kustomizations.
+    pub remotes: &'a dyn Remotes,
 }
 
 /// As [`render`], with the keys that a device holds.
@@ -88,7 +96,12 @@ pub(crate) fn inspect(tree: &Tree, path: &str, vars: &BTreeMap<String, String>) 
         Err(problem) => return failed(problem),
     };
     let keys = Keys::default();
-    let mut renderer = Renderer::new(&tree, &Given { vars, keys: &keys });
+    let given = Given {
+        vars,
+        keys: &keys,
+        remotes: &NoRemotes,
+    };
+    let mut renderer = Renderer::new(&tree, &given);
     renderer.inspection = Some(Inspection::default());
     let ended = renderer.folder(&path);
     let mut inspection = renderer.inspection.unwrap_or_default();
@@ -102,6 +115,7 @@ type Named = (String, String);
 
 struct Renderer<'a> {
     tree: &'a Tree,
+    remotes: &'a dyn Remotes,
     vars: &'a BTreeMap<String, String>,
     keys: &'a Keys,
     objects: Vec<Object>,
@@ -118,6 +132,7 @@ impl<'a> Renderer<'a> {
     fn new(tree: &'a Tree, given: &Given<'a>) -> Self {
         Self {
             tree,
+            remotes: given.remotes,
             vars: given.vars,
             keys: given.keys,
             objects: Vec::new(),
@@ -148,7 +163,7 @@ impl<'a> Renderer<'a> {
         if let Some(inspection) = &mut self.inspection {
             inspection.folders.push(path.to_owned());
         }
-        let built = kustomize::build(self.tree, path, spec, keys)?;
+        let built = kustomize::build(self.tree, self.remotes, path, spec, keys)?;
         self.warnings.extend(built.warnings);
         Ok(built.made)
     }

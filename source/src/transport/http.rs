@@ -43,20 +43,40 @@ impl<'a> Session<'a> {
         wire: &'a Wire<'a>,
         tls: rustls::ClientConfig,
     ) -> Result<Self, SourceError> {
+        Self::with(url, &spec.auth, wire, tls, redirect::Policy::custom(follow))
+    }
+
+    /// For requests that are not Git's: any redirect is followed but one to plain text.
+    pub(crate) fn plain(
+        url: &Url,
+        auth: &GitAuth,
+        wire: &'a Wire<'a>,
+        tls: rustls::ClientConfig,
+    ) -> Result<Self, SourceError> {
+        Self::with(url, auth, wire, tls, redirect::Policy::custom(follow_any))
+    }
+
+    fn with(
+        url: &Url,
+        auth: &GitAuth,
+        wire: &'a Wire<'a>,
+        tls: rustls::ClientConfig,
+        redirects: redirect::Policy,
+    ) -> Result<Self, SourceError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let client = Client::builder()
             .tls_backend_preconfigured(tls)
             .user_agent(concat!("git/leeward-", env!("CARGO_PKG_VERSION")))
             .connect_timeout(wire.limits.connect)
-            .redirect(redirect::Policy::custom(follow))
+            .redirect(redirects)
             .build()
             .map_err(|err| SourceError::Connect {
                 url: wire.url.clone(),
                 why: chain(&err),
             })?;
-        let authorization = match &spec.auth {
-            GitAuth::Token { user, token } => Some(basic(spec, user, token)?),
-            GitAuth::None | GitAuth::Ssh { .. } => None,
+        let authorization = match auth {
+            GitAuth::Token { user, token } => Some(basic(&wire.url, user, token)?),
+            GitAuth::None | GitAuth::Ssh { .. } | GitAuth::User => None,
         };
         Ok(Self {
             wire,
@@ -112,6 +132,34 @@ impl<'a> Session<'a> {
         }))
     }
 
+    /// A request with the credentials, where they are for that address.
+    pub(crate) fn request(&self, method: reqwest::Method, url: &Url) -> reqwest::RequestBuilder {
+        let request = self.client.request(method, url.clone());
+        match &self.authorization {
+            Some(value) if self.same_origin(url) => {
+                request.header(reqwest::header::AUTHORIZATION, value.clone())
+            }
+            _ => request,
+        }
+    }
+
+    /// Sends, and waits for the head of the answer.
+    pub(crate) fn send(&self, request: reqwest::RequestBuilder) -> io::Result<Response> {
+        self.wait(request.send())
+    }
+
+    /// Fails where the answer is an error.
+    pub(crate) fn succeeded(&self, response: &Response) -> io::Result<()> {
+        self.status(response)
+    }
+
+    /// The next bytes of a body; `None` at its end.
+    pub(crate) fn chunk(&self, response: &mut Response) -> io::Result<Option<Bytes>> {
+        let chunk = self.wait(response.chunk())?;
+        self.wire.count(chunk.as_ref().map_or(0, Bytes::len))?;
+        Ok(chunk)
+    }
+
     fn same_origin(&self, url: &Url) -> bool {
         url.origin() == self.origin.origin()
     }
@@ -143,11 +191,25 @@ fn follow(attempt: redirect::Attempt<'_>) -> redirect::Action {
     }
 }
 
-fn basic(spec: &GitSpec, user: &str, token: &str) -> Result<HeaderValue, SourceError> {
+fn follow_any(attempt: redirect::Attempt<'_>) -> redirect::Action {
+    let from_https = attempt
+        .previous()
+        .last()
+        .is_some_and(|url| url.scheme() == "https");
+    if attempt.previous().len() > MOST_REDIRECTS {
+        attempt.error("too many redirects")
+    } else if from_https && attempt.url().scheme() != "https" {
+        attempt.error("the server sends us from https to plain http")
+    } else {
+        attempt.follow()
+    }
+}
+
+fn basic(url: &str, user: &str, token: &str) -> Result<HeaderValue, SourceError> {
     let user = if user.is_empty() { "git" } else { user };
     let encoded = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{token}"));
     let mut value = HeaderValue::from_str(&format!("Basic {encoded}")).map_err(|_| SourceError::BadUrl {
-        url: spec.display_url(),
+        url: url.to_owned(),
         why: "its user or token holds a control character".to_owned(),
     })?;
     value.set_sensitive(true);
@@ -157,12 +219,17 @@ fn basic(spec: &GitSpec, user: &str, token: &str) -> Result<HeaderValue, SourceE
 /// Whom to trust. A clone remembers the sessions of the original, so that a later connection is resumed without
 /// the server's certificates travelling again.
 pub(crate) fn tls(spec: &GitSpec) -> Result<rustls::ClientConfig, SourceError> {
+    tls_with(spec.ca.as_deref(), &spec.display_url())
+}
+
+/// As [`tls`]; `url` is for messages.
+pub(crate) fn tls_with(ca: Option<&[u8]>, url: &str) -> Result<rustls::ClientConfig, SourceError> {
     let bad = |why: String| SourceError::Certificate {
-        url: spec.display_url(),
+        url: url.to_owned(),
         why,
     };
     let mut roots = rustls::RootCertStore::empty();
-    match &spec.ca {
+    match ca {
         Some(pem) => {
             for certificate in CertificateDer::pem_slice_iter(pem) {
                 let certificate = certificate.map_err(|err| bad(format!("`ca` is no PEM: {err}")))?;

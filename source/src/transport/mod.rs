@@ -16,7 +16,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-pub(crate) use http::{Session, tls};
+pub(crate) use http::{Session, tls, tls_with};
 
 /// How often a wait looks whether it should end.
 const TICK: Duration = Duration::from_millis(100);
@@ -87,6 +87,18 @@ impl<'a> Wire<'a> {
         let text = cause.to_string();
         self.cause.borrow_mut().get_or_insert(cause);
         io::Error::other(text)
+    }
+
+    /// The cause behind an error that one of these ways gave.
+    pub(crate) fn cause(&self, err: &io::Error) -> SourceError {
+        self.cause
+            .borrow_mut()
+            .take()
+            .unwrap_or_else(|| SourceError::Cut {
+                url: self.url.clone(),
+                received: self.received(),
+                why: chain(err),
+            })
     }
 
     /// Whether a transport has failed; gix may have made the best of it.
@@ -184,16 +196,21 @@ pub(crate) fn connect<'a>(way: Way<'a>, wire: &'a Wire<'a>) -> Result<Box<dyn Tr
             },
             _,
         ) => {
-            let GitAuth::Ssh { key, known_hosts } = &way.spec.auth else {
-                unreachable!("GitSpec::check lets no other credentials pass for ssh")
-            };
             let server = process::Server {
                 user: user.as_deref(),
                 host,
                 port: *port,
                 path,
             };
-            Ok(Box::new(process::ssh(wire, &server, key, known_hosts)?))
+            match &way.spec.auth {
+                GitAuth::Ssh { key, known_hosts } => {
+                    Ok(Box::new(process::ssh(wire, &server, key, known_hosts)?))
+                }
+                GitAuth::User => Ok(Box::new(process::user_ssh(wire, &server)?)),
+                GitAuth::None | GitAuth::Token { .. } => {
+                    unreachable!("GitSpec::check lets no other credentials pass for ssh")
+                }
+            }
         }
         (Address::File(path), _) => Ok(Box::new(process::file(wire, path)?)),
     }

@@ -1,7 +1,7 @@
 //! `git upload-pack` over pipes: on another machine through the host's `ssh`, or on this one for `file` addresses.
 //!
 //! Both programs start with an empty environment. Nothing of the device's user reaches them: no ssh agent, no
-//! ssh or Git configuration, no prompt.
+//! ssh or Git configuration, no prompt. Only where a person runs a command of their own, ssh is theirs.
 
 use super::{TICK, Wire};
 use crate::SourceError;
@@ -73,11 +73,44 @@ pub(super) fn ssh<'a>(
     if let Some(user) = server.user {
         command.args(["-l", user]);
     }
-    // The far side gives this line to a shell or to git-shell; the path is one quoted word in it.
-    let line = format!("git-upload-pack '{}'", server.path.replace('\'', "'\\''"));
-    command.args(["--", server.host, &line]);
+    command.args(["--", server.host, &upload_pack(server)]);
     let missing = ("ssh", "openssh-client");
+    clean(&mut command);
     start(wire, command, missing, server.path, Some(known_hosts.to_owned()))
+}
+
+/// The far side gives this line to a shell or to git-shell; the path is one quoted word in it.
+fn upload_pack(server: &Server<'_>) -> String {
+    format!("git-upload-pack '{}'", server.path.replace('\'', "'\\''"))
+}
+
+/// ssh as the user has set it up, started as Git starts it.
+pub(super) fn user_ssh<'a>(
+    wire: &'a Wire<'a>,
+    server: &Server<'_>,
+) -> Result<Connection<Output<'a>, Input>, SourceError> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let mut command = match (set("GIT_SSH_COMMAND"), set("GIT_SSH")) {
+        // The user's own line, which Git gives to a shell, too. What follows are arguments to it.
+        (Some(line), _) => {
+            let mut command = Command::new("sh");
+            let mut script = line;
+            script.push(" \"$@\"");
+            command.arg("-c").arg(script).arg("ssh");
+            command
+        }
+        (None, Some(program)) => Command::new(program),
+        (None, None) => Command::new("ssh"),
+    };
+    if let Some(port) = server.port {
+        command.args(["-p", &port.to_string()]);
+    }
+    let host = match server.user {
+        Some(user) => format!("{user}@{}", server.host),
+        None => server.host.to_owned(),
+    };
+    command.args([&host, &upload_pack(server)]);
+    start(wire, command, ("ssh", "openssh-client"), server.path, None)
 }
 
 pub(super) fn file<'a>(
@@ -92,6 +125,7 @@ pub(super) fn file<'a>(
     command
         .env("GIT_CONFIG_NOSYSTEM", "1")
         .env("HOME", "/nonexistent");
+    clean(&mut command);
     start(wire, command, ("git", "git"), &path.to_string_lossy(), None)
 }
 
@@ -110,13 +144,8 @@ fn quoted(wire: &Wire<'_>, path: &Path) -> Result<String, SourceError> {
     Ok(format!("\"{}\"", text.replace('%', "%%")))
 }
 
-fn start<'a>(
-    wire: &'a Wire<'a>,
-    mut command: Command,
-    (program, package): (&'static str, &'static str),
-    path: &str,
-    known_hosts: Option<PathBuf>,
-) -> Result<Connection<Output<'a>, Input>, SourceError> {
+/// Leaves the program nothing of this one's environment but what was set for it, and where programs are.
+fn clean(command: &mut Command) {
     let set: Vec<_> = command
         .get_envs()
         .map(|(k, v)| (k.to_owned(), v.map(ToOwned::to_owned)))
@@ -127,6 +156,15 @@ fn start<'a>(
         "PATH",
         std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into()),
     );
+}
+
+fn start<'a>(
+    wire: &'a Wire<'a>,
+    mut command: Command,
+    (program, package): (&'static str, &'static str),
+    path: &str,
+    known_hosts: Option<PathBuf>,
+) -> Result<Connection<Output<'a>, Input>, SourceError> {
     command.env("LC_ALL", "C").env("GIT_PROTOCOL", "version=2");
     command
         .stdin(Stdio::piped())
@@ -287,10 +325,8 @@ impl Output<'_> {
                     why,
                 }
             }
-            Some(_) if said_any(&refused) => SourceError::Authentication { url, why },
-            Some(_) if self.wire.received() == 0 && said_any(&unreachable) => {
-                SourceError::Connect { url, why }
-            }
+            _ if said_any(&refused) => SourceError::Authentication { url, why },
+            _ if self.wire.received() == 0 && said_any(&unreachable) => SourceError::Connect { url, why },
             _ if said_any(&[
                 "does not appear to be a git repository",
                 "not found",
