@@ -25,5 +25,5 @@ pub mod uplink;
 pub use config::{Config, ConfigError, HistoryPolicy, Hub, Registry};
 pub use converge::HealthPolicy;
 pub use flow::{Agent, Seams, Task};
-pub use secret_keys::{SecretKey, SecretKeyError, SecretKeys};
 pub use remotes::Remotes;
+pub use secret_keys::{SecretKey, SecretKeyError, SecretKeys};

@@ -6,8 +6,8 @@
 use crate::config::HistoryPolicy;
 use crate::converge::{Command, Prepared, Request};
 use crate::journal::Journal;
-use crate::secret_keys::SecretKeys;
 use crate::remotes::Remotes;
+use crate::secret_keys::SecretKeys;
 use kit::{Backoff, Clock};
 use model::{Action, Because, Desired, Moved, ObjectKey, Revision, Severity, SourceStatus, Step, Tree};
 use plan::{Limits, expand};

@@ -3,7 +3,7 @@
 use wire::ApiError;
 use wire::client::ConnectError;
 
-/// Something went wrong that has no code of its own.
+/// Something went wrong that has no code of its own; of `leeward diff`: there are differences.
 pub const FAILED: u8 = 1;
 // 2 is the argument parser's: the command line itself is wrong.
 /// The input was understood and refused: a manifest, a repository, an image, a configuration.
@@ -18,12 +18,17 @@ pub const NOT_ALLOWED: u8 = 6;
 /// Printed by `leeward help`.
 pub const HELP: &str = "Exit codes:
   0  done
-  1  failed
+  1  failed; of diff: there are differences
   2  the command line is wrong
   3  the input was understood and refused
   4  a hub, registry or Git server cannot be reached
   5  what was asked for is not there
   6  credentials are missing, wrong or expired";
+
+/// What was compared is not the same.
+#[derive(Debug, thiserror::Error)]
+#[error("there are differences")]
+pub struct Differs;
 
 /// The input was understood and refused.
 #[derive(Debug, thiserror::Error)]

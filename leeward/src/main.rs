@@ -1,8 +1,10 @@
 //! The command line: one binary for device, hub and people.
 
 mod commands;
+mod compare;
 mod exit;
 mod files;
+mod fleet;
 mod people;
 mod print;
 
@@ -19,6 +21,8 @@ fn main() -> ExitCode {
     let line = commands::Line::parse();
     match line.run() {
         Ok(()) => ExitCode::SUCCESS,
+        // It was told already; the code alone says it to scripts.
+        Err(err) if err.is::<exit::Differs>() => ExitCode::from(exit::FAILED),
         Err(err) => {
             let code = exit::code_of(&err);
             print::error(&format!("{err:#}"));

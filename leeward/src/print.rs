@@ -61,7 +61,8 @@ pub fn one<T: Serialize>(output: Output, item: &T, text: impl FnOnce() -> String
     }
 }
 
-fn lay_out(table: &Table, columns: usize) -> String {
+/// The first columns of a table as text.
+pub fn lay_out(table: &Table, columns: usize) -> String {
     let head: Vec<String> = table.head.iter().map(|h| (*h).to_owned()).collect();
     let all = || std::iter::once(&head).chain(&table.rows);
     let widths: Vec<usize> = (0..columns)

@@ -67,7 +67,12 @@ fn render(files: &[(&str, &str)], path: &str, keys: &Keys) -> Result<Desired, Re
         .map(|(path, text)| (*path, (*text).to_owned()))
         .collect();
     let vars = BTreeMap::new();
-    render_for(&tree, &revision, path, &Given { vars: &vars, keys })
+    let given = Given {
+        vars: &vars,
+        keys,
+        remotes: &render::NoRemotes,
+    };
+    render_for(&tree, &revision, path, &given)
 }
 
 fn kustomization(path: &str, more: &str) -> String {

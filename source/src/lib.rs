@@ -15,6 +15,7 @@ mod error;
 mod fetch;
 mod files;
 mod ignore;
+mod local;
 mod range;
 mod remotes;
 mod repository;
@@ -26,6 +27,7 @@ mod web;
 
 pub use error::SourceError;
 pub use fetch::{Fetched, GitSource};
+pub use local::LocalRepository;
 pub use range::{BadRange, Range};
 pub use remotes::{Ask, Pin, Pins, RemoteRepository, Remotes, RemotesSpec};
 pub use snapshot::{Lies, Snapshot};

@@ -7,6 +7,7 @@ mod check;
 mod describe;
 #[cfg(feature = "sim")]
 mod dev;
+mod diff;
 mod get;
 #[cfg(feature = "hub")]
 mod hub;
@@ -16,6 +17,7 @@ mod intent;
 mod local;
 mod login;
 mod logs;
+mod preview;
 mod scaffold;
 mod secret;
 mod spool;
@@ -53,6 +55,10 @@ enum Verb {
     /// Tell everything that is wrong with a repository, before it is pushed
     #[cfg(feature = "check")]
     Check(check::CheckArgs),
+    /// Show what differs between two revisions, object by object
+    Diff(diff::Args),
+    /// Show what a revision would do to the fleet: restarts, downloads, downtime
+    Preview(preview::Args),
     /// Show what a device would run from a repository, and what it would refuse
     Plan(build::PlanArgs),
     /// Build and push container images without Docker
@@ -99,6 +105,8 @@ impl Line {
             Verb::Build(args) => args.run(),
             #[cfg(feature = "check")]
             Verb::Check(args) => asking(args.run(access)),
+            Verb::Diff(args) => args.run(),
+            Verb::Preview(args) => asking(args.run(access)),
             Verb::Plan(args) => args.run(),
             Verb::Image(args) => asking(args.run(access)),
             Verb::Get(args) => asking(args.run(access)),
