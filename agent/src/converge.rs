@@ -5,6 +5,7 @@
 
 use crate::generations::{Generations, GenerationsError, Offer};
 use crate::journal::Journal;
+use crate::kustomizations::Seen;
 use crate::steps::Steps;
 use jiff::Timestamp;
 use kit::Clock;
@@ -13,6 +14,7 @@ use model::{
     WorkloadState, WorkloadStatus,
 };
 use plan::{Limits, Verdict, Wanted, expand, verdict};
+use render::flux::{Health, Judge, Standing};
 use runtime::Engine;
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,6 +70,8 @@ pub struct View {
     pub generation: GenerationStatus,
     /// State of each workload.
     pub workloads: Vec<WorkloadStatus>,
+    /// The `Kustomization` objects of the generation.
+    pub kustomizations: Vec<Seen>,
     /// The planner's account.
     pub why: WhyReport,
     /// Notes of the generation: objects that are accepted and not acted on.
@@ -82,6 +86,7 @@ impl Default for View {
             phase: Phase::WaitingForSource,
             generation: GenerationStatus::default(),
             workloads: Vec::new(),
+            kustomizations: Vec::new(),
             why: WhyReport::default(),
             notes: Vec::new(),
             message: "no generation yet".to_owned(),
@@ -131,6 +136,8 @@ pub struct Converger<E> {
     requests: mpsc::Receiver<Request>,
     looked: Arc<Notify>,
     wanted: Option<Wanted>,
+    /// Of the same generation as `wanted`.
+    judge: Option<Judge>,
     trial: Option<Trial>,
     steps: Steps,
     view: watch::Sender<View>,
@@ -154,6 +161,7 @@ impl<E: Engine> Converger<E> {
             requests: inputs.requests,
             looked: inputs.looked,
             wanted: None,
+            judge: None,
             trial: None,
             steps: Steps::default(),
             view,
@@ -193,6 +201,7 @@ impl<E: Engine> Converger<E> {
 
     fn take_up_current(&mut self) {
         let current = self.generations.load_current();
+        self.judge = current.as_ref().map(Judge::new);
         self.wanted = current.and_then(|desired| match expand(&desired, &self.limits) {
             Ok(wanted) => Some(wanted),
             Err(refusals) => {
@@ -233,11 +242,23 @@ impl<E: Engine> Converger<E> {
             return LOOK_AGAIN;
         };
         let (plan, why) = plan::plan(&wanted, &seen, now);
-        for step in plan.steps {
-            self.steps.launch(step, &self.engine, self.clock.since_boot());
-        }
         let workloads = self.judged(&wanted, &seen, now);
-        let judgement = verdict(&workloads);
+        let standings = self
+            .judge
+            .as_ref()
+            .map(|judge| judge.judge(&workloads))
+            .unwrap_or_default();
+        // `dependsOn` orders a roll-out. What was healthy once is started again whatever became of the others.
+        let held_back = match (&self.judge, self.trial) {
+            (Some(judge), Some(_)) => judge.held_back(&standings),
+            _ => Default::default(),
+        };
+        for step in plan.steps {
+            if !held_back.contains(&step.about) {
+                self.steps.launch(step, &self.engine, self.clock.since_boot());
+            }
+        }
+        let judgement = with_kustomizations(verdict(&workloads), &standings);
         let moved = self.judge(&judgement, plan_is_empty(&why)).await;
         if moved {
             return Duration::ZERO;
@@ -250,11 +271,24 @@ impl<E: Engine> Converger<E> {
             phase: self.phase(Some(&judgement)),
             generation: self.generation_status(),
             workloads,
+            kustomizations: self.seen(standings),
             why,
             notes: wanted.notes.clone(),
             message,
         });
         self.next_wake()
+    }
+
+    fn seen(&self, standings: Vec<Health>) -> Vec<Seen> {
+        let kustomizations = self.judge.iter().flat_map(Judge::kustomizations);
+        standings
+            .into_iter()
+            .zip(kustomizations)
+            .map(|(health, kustomization)| Seen {
+                health,
+                objects: u32::try_from(kustomization.objects.len()).unwrap_or(u32::MAX),
+            })
+            .collect()
     }
 
     /// Workloads with what the loop itself knows: steps that the engine refused.
@@ -350,7 +384,11 @@ impl<E: Engine> Converger<E> {
             return;
         }
         let result = match self.generations.offer(prepared.wanted.generation) {
-            Offer::Same => self.generations.renamed(&prepared.desired.revision),
+            Offer::Same => {
+                // Health checks may have changed where no object did.
+                self.judge = Some(Judge::new(&prepared.desired));
+                self.generations.renamed(&prepared.desired.revision)
+            }
             Offer::KnownBad => Ok(()),
             Offer::New => self.generations.adopt(&prepared.desired),
         };
@@ -502,6 +540,30 @@ impl<E: Engine> Converger<E> {
         self.journal
             .note(severity, reason, "device", message.into(), generation)
             .await;
+    }
+}
+
+/// Workloads that are as wanted may still be unhealthy by Flux's checks.
+fn with_kustomizations(verdict: Verdict, standings: &[Health]) -> Verdict {
+    if verdict != Verdict::Healthy {
+        return verdict;
+    }
+    let told = |health: &Health| {
+        let Health {
+            namespace,
+            name,
+            message,
+            ..
+        } = health;
+        format!("Kustomization/{namespace}/{name}: {message}")
+    };
+    let first = |wanted: &[Standing]| standings.iter().find(|health| wanted.contains(&health.standing));
+    if let Some(failed) = first(&[Standing::Failed]) {
+        return Verdict::Failed(told(failed));
+    }
+    match first(&[Standing::Progressing, Standing::Waiting]) {
+        Some(moving) => Verdict::Progressing(told(moving)),
+        None => Verdict::Healthy,
     }
 }
 

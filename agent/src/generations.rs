@@ -408,6 +408,7 @@ mod tests {
             revision: revision(name),
             path: String::new(),
             objects: vec![Object::new(object).unwrap()],
+            kustomizations: Vec::new(),
             warnings: Vec::new(),
         }
     }

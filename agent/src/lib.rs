@@ -12,6 +12,7 @@ pub mod embedded;
 mod flow;
 mod generations;
 mod journal;
+mod kustomizations;
 pub mod local;
 mod logs;
 mod orders;

@@ -5,7 +5,10 @@ use crate::uplink::Link;
 use device::FactsReader;
 use jiff::Timestamp;
 use kit::Clock;
-use model::{ClassName, Condition, DeviceName, Heartbeat, Phase, SourceStatus, Status, WorkloadState};
+use model::{
+    ClassName, Condition, DeviceName, Heartbeat, KustomizationStatus, Phase, SourceStatus, Status,
+    WorkloadState,
+};
 use spool::Stream;
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,10 +64,11 @@ pub struct Inputs {
 /// Reports for ever; publishes the newest status.
 pub async fn run(mut inputs: Inputs, out: watch::Sender<Option<Reported>>) {
     let mut conditions: Vec<Condition> = Vec::new();
+    let mut kustomizations: Vec<KustomizationStatus> = Vec::new();
     let mut last: Option<Status> = None;
     let mut sequence = inputs.status.last();
     loop {
-        let status = compose(&mut inputs, &mut conditions);
+        let status = compose(&mut inputs, &mut conditions, &mut kustomizations);
         if last.as_ref().is_none_or(|last| differs(last, &status)) {
             if let Some(written) = strict(&inputs.status, &status).await {
                 sequence = written;
@@ -114,11 +118,22 @@ fn beat(stream: &Stream, status: &Status) {
     }
 }
 
-fn compose(inputs: &mut Inputs, conditions: &mut Vec<Condition>) -> Status {
+fn compose(
+    inputs: &mut Inputs,
+    conditions: &mut Vec<Condition>,
+    kustomizations: &mut Vec<KustomizationStatus>,
+) -> Status {
     let now = inputs.clock.now();
     let view = inputs.view.borrow_and_update().clone();
     let source = inputs.source.borrow_and_update().clone();
     refresh_conditions(conditions, &view, &source, now);
+    *kustomizations = crate::kustomizations::statuses(
+        kustomizations,
+        &view.kustomizations,
+        &view.generation,
+        &source,
+        now,
+    );
     Status {
         device: inputs.device.clone(),
         class: inputs.class.clone(),
@@ -130,6 +145,7 @@ fn compose(inputs: &mut Inputs, conditions: &mut Vec<Condition>) -> Status {
         source,
         generation: view.generation,
         workloads: view.workloads,
+        kustomizations: kustomizations.clone(),
         facts: inputs.facts.read(inputs.clock.since_boot()),
         why: view.why,
     }

@@ -30,6 +30,7 @@ pub(crate) fn refusals(objects: Vec<Object>, class: &DeviceClass) -> Vec<(Object
         },
         path: class.folder.clone(),
         objects,
+        kustomizations: Vec::new(),
         warnings: Vec::new(),
     };
     let Err(refusals) = plan::expand(&desired, &class.limits) else {

@@ -132,6 +132,7 @@ pub fn render(
             revision: state.revision.clone(),
             path: folder.to_owned(),
             objects: vec![],
+            kustomizations: Vec::new(),
             warnings: vec![],
         });
     }

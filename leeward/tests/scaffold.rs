@@ -189,6 +189,7 @@ fn each_cluster_is_something_that_a_device_runs() {
             revision: revision(),
             path: String::new(),
             objects,
+            kustomizations: Vec::new(),
             warnings: vec![],
         };
         // A Raspberry Pi 4 with 2 GB.

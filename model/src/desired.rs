@@ -1,6 +1,6 @@
 //! What a revision says a device should run.
 
-use crate::{Digest, Object, Revision};
+use crate::{Digest, Kustomization, Object, Revision};
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 
@@ -32,6 +32,9 @@ pub struct Desired {
     pub path: String,
     /// The objects; Flux's own objects are already resolved into what they point at.
     pub objects: Vec<Object>,
+    /// The `Kustomization` objects that the others come from, in the order of their dependencies.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kustomizations: Vec<Kustomization>,
     /// What the renderer wants people to know.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,

@@ -1,5 +1,6 @@
 //! A Kubernetes object as parsed JSON, and the key that names it.
 
+use crate::InventoryEntry;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::{fmt, str::FromStr};
@@ -31,6 +32,17 @@ impl ObjectKey {
             self.group,
             self.kind
         )
+    }
+}
+
+impl Object {
+    /// What Flux notes of the object in an inventory.
+    pub fn inventory_entry(&self) -> InventoryEntry {
+        let version = self.api_version().rsplit('/').next().unwrap_or_default();
+        InventoryEntry {
+            id: self.key().inventory_id(),
+            v: version.to_owned(),
+        }
     }
 }
 

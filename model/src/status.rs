@@ -1,6 +1,6 @@
 //! What a device says of itself; the record of the `status` stream.
 
-use crate::{ClassName, DeviceName, ObjectKey, PodPhase, Revision, WhyReport};
+use crate::{ClassName, DeviceName, KustomizationStatus, ObjectKey, PodPhase, Revision, WhyReport};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -209,6 +209,9 @@ pub struct Status {
     pub generation: GenerationStatus,
     /// In the order of the generation.
     pub workloads: Vec<WorkloadStatus>,
+    /// The `Kustomization` objects of the generation.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kustomizations: Vec<KustomizationStatus>,
     /// See [`Facts`].
     pub facts: Facts,
     /// The planner's account.

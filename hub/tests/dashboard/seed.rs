@@ -308,6 +308,7 @@ pub fn status(made: &Made, at: Timestamp) -> Status {
         class: made.class.parse().unwrap(),
         time: at,
         boot_id: "7d9e2c41".into(),
+        kustomizations: Vec::new(),
         agent: "0.1.0".into(),
         conditions: vec![
             ready,

@@ -69,6 +69,7 @@ pub fn status(device: &str, phase: Phase, current: &str) -> Status {
         class: "raspberry-pi-5".parse().unwrap(),
         time: start(),
         boot_id: "boot".into(),
+        kustomizations: Vec::new(),
         agent: "0.1.0".into(),
         phase,
         conditions: Vec::new(),

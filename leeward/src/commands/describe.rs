@@ -168,6 +168,27 @@ pub fn status_text(text: &mut String, status: &Status) {
             condition.kind, condition.status, condition.reason, condition.message
         );
     }
+    if !status.kustomizations.is_empty() {
+        text.push_str("Kustomizations:\n");
+    }
+    for kustomization in &status.kustomizations {
+        let _ = writeln!(
+            text,
+            "  {}/{}  {} objects  {}",
+            kustomization.namespace,
+            kustomization.name,
+            kustomization.objects,
+            or_dash(kustomization.last_applied_revision.as_ref())
+        );
+        for condition in &kustomization.conditions {
+            let since = age(condition.last_transition_time);
+            let _ = writeln!(
+                text,
+                "    {:<12} {:<8} {:<24} {since:>5}  {}",
+                condition.kind, condition.status, condition.reason, condition.message
+            );
+        }
+    }
     text.push_str("Workloads:\n");
     for workload in &status.workloads {
         let _ = writeln!(

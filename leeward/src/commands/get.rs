@@ -4,7 +4,8 @@ use crate::people::AccessArgs;
 use crate::print::{Output, Table, age, bytes, list, or_dash, seconds};
 use anyhow::Result;
 use clap::ValueEnum;
-use model::{DeviceName, Phase};
+use model::{DeviceName, KustomizationStatus, Phase};
+use serde::Serialize;
 use wire::ApiClient;
 use wire::api::{DeviceSummary, Link, Proof};
 
@@ -30,6 +31,8 @@ enum What {
     Devices,
     #[value(alias = "workload")]
     Workloads,
+    #[value(alias = "kustomization", alias = "ks")]
+    Kustomizations,
     #[value(alias = "generation")]
     Generations,
     #[value(alias = "event")]
@@ -45,6 +48,7 @@ impl Args {
         match self.what {
             What::Devices => devices(&hub, &self).await,
             What::Workloads => workloads(&hub, &self).await,
+            What::Kustomizations => kustomizations(&hub, &self).await,
             What::Generations => generations(&hub, &self).await,
             What::Events => events(&hub, &self).await,
             What::Audit => audit(&hub, &self).await,
@@ -198,6 +202,74 @@ async fn workloads(hub: &ApiClient, args: &Args) -> Result<()> {
             })
             .collect(),
     })
+}
+
+/// A `Kustomization` on one device.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct KustomizationRow {
+    device: DeviceName,
+    #[serde(flatten)]
+    status: KustomizationStatus,
+}
+
+async fn kustomizations(hub: &ApiClient, args: &Args) -> Result<()> {
+    let devices = match &args.device {
+        Some(device) => vec![device.clone()],
+        None => hub
+            .devices()
+            .await?
+            .into_iter()
+            .map(|device| device.name)
+            .collect(),
+    };
+    let mut rows = Vec::new();
+    for device in devices {
+        let status = hub.device(&device).await?.status;
+        rows.extend(
+            status
+                .into_iter()
+                .flat_map(|status| status.kustomizations)
+                .map(|status| KustomizationRow {
+                    device: device.clone(),
+                    status,
+                }),
+        );
+    }
+    list(args.output, &rows, || Table {
+        head: &[
+            "DEVICE",
+            "NAMESPACE",
+            "NAME",
+            "READY",
+            "REASON",
+            "SINCE",
+            "MESSAGE",
+            "OBJECTS",
+            "REVISION",
+        ],
+        wide: 2,
+        rows: rows.iter().map(kustomization_row).collect(),
+    })
+}
+
+fn kustomization_row(row: &KustomizationRow) -> Vec<String> {
+    let status = &row.status;
+    let ready = status
+        .conditions
+        .iter()
+        .find(|condition| condition.kind == "Ready");
+    vec![
+        row.device.to_string(),
+        status.namespace.clone(),
+        status.name.clone(),
+        or_dash(ready.map(|ready| &ready.status)),
+        or_dash(ready.map(|ready| &ready.reason)),
+        or_dash(ready.map(|ready| age(ready.last_transition_time))),
+        or_dash(ready.map(|ready| ready.message.lines().next().unwrap_or_default())),
+        status.objects.to_string(),
+        or_dash(status.last_applied_revision.as_ref()),
+    ]
 }
 
 async fn generations(hub: &ApiClient, args: &Args) -> Result<()> {

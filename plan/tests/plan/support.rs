@@ -29,6 +29,7 @@ pub fn desired(yaml: &str) -> Desired {
         revision,
         path: "clusters/test".to_owned(),
         objects,
+        kustomizations: Vec::new(),
         warnings: Vec::new(),
     }
 }

@@ -1,11 +1,14 @@
 //! What Flux does with a repository: its `Kustomization` objects resolved, one after another.
 
 mod decrypt;
+mod health;
 mod ignore;
 mod kustomize;
 mod substitute;
 mod types;
+mod validate;
 
+pub use health::{Health, Judge, Standing, ready_word};
 pub use substitute::substitute;
 pub use types::{
     BucketSpec, CommonMetadata, CrossNamespaceReference, Decryption, Dependency, FluxImage,
@@ -13,6 +16,7 @@ pub use types::{
     IgnoreRule, KubeConfig, KustomizationSpec, LocalReference, OciRepositoryRef, OciRepositorySpec,
     PostBuild, SourceReference, SubstituteReference,
 };
+pub use validate::SourceSpec;
 
 use crate::{
     NoRemotes, Remotes,
@@ -20,7 +24,7 @@ use crate::{
     trace::{Inspection, Made},
     yaml::Node,
 };
-use model::{Desired, Object, ObjectKey, Revision, Tree};
+use model::{Desired, Kustomization, Object, ObjectKey, Revision, Tree};
 use sops::Keys;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -77,6 +81,7 @@ pub fn render_for(tree: &Tree, revision: &Revision, path: &str, given: &Given<'_
         revision: revision.clone(),
         path,
         objects: renderer.objects,
+        kustomizations: renderer.kustomizations,
         warnings: renderer.warnings,
     })
 }
@@ -119,6 +124,8 @@ struct Renderer<'a> {
     vars: &'a BTreeMap<String, String>,
     keys: &'a Keys,
     objects: Vec<Object>,
+    /// Those that were resolved.
+    kustomizations: Vec<Kustomization>,
     /// Which `Kustomization` each object comes from.
     owners: BTreeMap<ObjectKey, String>,
     /// The `Kustomization` objects that are resolved or being resolved.
@@ -136,6 +143,7 @@ impl<'a> Renderer<'a> {
             vars: given.vars,
             keys: given.keys,
             objects: Vec::new(),
+            kustomizations: Vec::new(),
             owners: BTreeMap::new(),
             rendered: BTreeSet::new(),
             warnings: Vec::new(),
@@ -184,7 +192,9 @@ impl<'a> Renderer<'a> {
             }
             Some(flux) => {
                 self.rendered.insert(flux.named());
-                self.built(path, flux)?
+                let made = self.built(path, flux)?;
+                self.note_resolved(flux, &made, None);
+                made
             }
         };
         self.take(made, path)
@@ -201,6 +211,14 @@ impl<'a> Renderer<'a> {
         }
         let sources = Sources::of(&made);
         for made in &made {
+            if let Some(switch) = switched_off(&made.node) {
+                let name = made.node.at(["metadata", "name"]).map_or("", Node::value);
+                let kind = made.node.get("kind").map_or("", Node::value);
+                self.warnings.push(format!(
+                    "{kind}/{name} is left out: it says {KUSTOMIZE_GROUP}/{switch}"
+                ));
+                continue;
+            }
             let object = match made.object() {
                 Ok(object) => object,
                 Err(error) => {
@@ -212,6 +230,9 @@ impl<'a> Renderer<'a> {
                 inspection.objects.push(made.traced(object.clone()));
             }
             if group_of(&made.node).ends_with(GROUP_SUFFIX) {
+                if let Err(error) = SourceSpec::decode(&object) {
+                    self.fault(made.blame(error))?;
+                }
                 self.note_flux_object(&made.node);
             } else {
                 self.keep(object, from)?;
@@ -281,6 +302,7 @@ impl<'a> Renderer<'a> {
                 "Kustomization/{} is suspended: its objects are left out",
                 flux.name
             ));
+            self.note_resolved(flux, &[], Some(("Suspended", "Reconciliation is suspended")));
             return Ok(());
         }
         for dependency in flux.dependencies() {
@@ -294,16 +316,46 @@ impl<'a> Renderer<'a> {
                 self.fault(error)?;
             }
         }
+        if spec.kube_config.is_some() {
+            let why = "it applies to another cluster (spec.kubeConfig)";
+            self.warnings
+                .push(format!("Kustomization/{} is left out: {why}", flux.name));
+            self.note_resolved(flux, &[], Some(("ReconciliationFailed", why)));
+            return Ok(());
+        }
         if !sources.is_this_repository(&spec.source_ref, &flux.namespace) {
-            self.warnings.push(format!(
-                "Kustomization/{} is left out: it reads {} {}, which is not this repository",
-                flux.name, spec.source_ref.kind, spec.source_ref.name
-            ));
+            let why = format!(
+                "it reads {} {}, which is not this repository",
+                spec.source_ref.kind, spec.source_ref.name
+            );
+            self.warnings
+                .push(format!("Kustomization/{} is left out: {why}", flux.name));
+            self.note_resolved(flux, &[], Some(("ArtifactFailed", &why)));
             return Ok(());
         }
         let path = kustomize::clean(self.tree, &spec.path).map_err(|error| error.field("spec.path"))?;
         let made = self.built(&path, flux)?;
+        self.note_resolved(flux, &made, None);
         self.take(made, &format!("Kustomization {}", flux.name))
+    }
+
+    /// Remembers what a `Kustomization` rendered to, or why it was left out.
+    fn note_resolved(&mut self, flux: &FluxKustomization, made: &[Made], left_out: Option<(&str, &str)>) {
+        let objects: Vec<Object> = made.iter().filter_map(|made| made.object().ok()).collect();
+        self.kustomizations.push(Kustomization {
+            namespace: flux.namespace.clone(),
+            name: flux.name.clone(),
+            object: flux.object.clone(),
+            inventory: objects.iter().map(Object::inventory_entry).collect(),
+            objects: made
+                .iter()
+                .filter(|made| switched_off(&made.node).is_none())
+                .filter(|made| !group_of(&made.node).ends_with(GROUP_SUFFIX))
+                .filter_map(|made| made.object().ok())
+                .map(|object| object.key())
+                .collect(),
+            left_out: left_out.map(|(reason, message)| (reason.to_owned(), message.to_owned())),
+        });
     }
 
     /// People look at a repository without the keys of its devices: what is encrypted stays so.
@@ -338,7 +390,8 @@ impl<'a> Renderer<'a> {
     fn finish(&self, built: Vec<Made>, flux: &FluxKustomization) -> Result<Vec<Made>> {
         let spec = &flux.spec;
         let variables = match &spec.post_build {
-            Some(post_build) => Some(self.variables(post_build, &flux.namespace)?),
+            Some(post_build) => Some(self.variables(post_build, &flux.namespace)?)
+                .filter(|variables| !variables.is_empty() || post_build.always()),
             None => None,
         };
         let mut finished = Vec::with_capacity(built.len());
@@ -410,6 +463,7 @@ fn group_of(node: &Node) -> &str {
 fn kustomizations(made: &[Made]) -> impl Iterator<Item = Result<FluxKustomization>> + '_ {
     made.iter()
         .map(|made| &made.node)
+        .filter(|node| switched_off(node).is_none())
         .filter(|node| group_of(node) == KUSTOMIZE_GROUP)
         .filter(|node| node.get("kind").map_or("", Node::value) == "Kustomization")
         .map(FluxKustomization::decode)
@@ -452,6 +506,21 @@ impl Sources {
             .any(|(n, name)| *name == source.name && (n == namespace || n.is_empty()));
         !defined || self.git.len() == 1 || source.name == "flux-system"
     }
+}
+
+/// The switch by which an object asks not to be applied, with its value.
+fn switched_off(node: &Node) -> Option<&'static str> {
+    let value = |switch: &str| {
+        let key = format!("{KUSTOMIZE_GROUP}/{switch}");
+        ["annotations", "labels"].iter().find_map(|field| {
+            let value = node.at(["metadata", field, key.as_str()])?;
+            Some(value.value().to_ascii_lowercase())
+        })
+    };
+    if value("reconcile").as_deref() == Some("disabled") {
+        return Some("reconcile: disabled");
+    }
+    (value("ssa").as_deref() == Some("ignore")).then_some("ssa: Ignore")
 }
 
 fn may_substitute(node: &Node) -> bool {

@@ -1,5 +1,6 @@
 //! Flux's objects, every field of their v1 API, decoded strictly.
 
+use super::health::Rules;
 use crate::{
     error::{Problem, RenderError, Result},
     yaml::{self, Node},
@@ -28,6 +29,8 @@ pub struct FluxKustomization {
     pub namespace: String,
     /// What it asks for.
     pub spec: KustomizationSpec,
+    /// The object itself, as JSON.
+    pub object: Value,
 }
 
 flux! {
@@ -378,10 +381,13 @@ impl FluxKustomization {
                     .remedy("name kind and name of a GitRepository"),
             ));
         }
+        spec.validate().map_err(place)?;
+        Rules::compile(&namespace, &spec).map_err(place)?;
         Ok(Self {
             name,
             namespace,
             spec,
+            object: yaml::to_json(node).map_err(crate::bad_number)?,
         })
     }
 
@@ -399,7 +405,7 @@ impl FluxKustomization {
     }
 }
 
-fn decode_spec<T: DeserializeOwned>(node: &Node) -> Result<T> {
+pub(super) fn decode_spec<T: DeserializeOwned>(node: &Node) -> Result<T> {
     let spec = node
         .get("spec")
         .ok_or_else(|| RenderError::configuration("the object has no spec").field("spec"))?;
