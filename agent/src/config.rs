@@ -1,5 +1,6 @@
 //! The agent's configuration: one YAML file, read once, resolved before anything starts.
 
+use crate::telemetry::{BadMetrics, MetricsConfig, RawMetrics};
 use crate::uplink;
 use jiff::SignedDuration;
 use model::{ClassName, DeviceName};
@@ -39,6 +40,14 @@ pub enum ConfigError {
         /// What is wrong, and what to write.
         why: String,
     },
+    /// The section on metrics.
+    #[error("{path}: {source}", path = .path.display())]
+    Metrics {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong in it.
+        source: Box<BadMetrics>,
+    },
 }
 
 #[derive(Debug, Deserialize)]
@@ -68,6 +77,8 @@ struct Raw {
     heartbeat: Option<SignedDuration>,
     #[serde(default)]
     cgroup: Option<String>,
+    #[serde(default)]
+    metrics: RawMetrics,
     #[serde(default)]
     logs: RawLogs,
     #[serde(default)]
@@ -226,6 +237,8 @@ pub struct Config {
     pub links: Vec<uplink::Rule>,
     /// Parent of all pods' cgroups, such as `/leeward`; `none` on a machine without, where no limit is held.
     pub cgroup: String,
+    /// What is measured, and where that goes beside the hub.
+    pub metrics: MetricsConfig,
     /// What becomes of containers' logs.
     pub logs: Logs,
 }
@@ -388,6 +401,10 @@ impl Config {
                     .map_err(|err| value("logs.redact", &kit::chain(&err)))?,
                 wait: duration("logs.wait", raw.logs.wait, 5)?,
             },
+            metrics: raw.metrics.resolve().map_err(|err| ConfigError::Metrics {
+                path: path.to_owned(),
+                source: Box::new(err),
+            })?,
         })
     }
 }

@@ -10,8 +10,8 @@ use crate::steps::Steps;
 use jiff::Timestamp;
 use kit::Clock;
 use model::{
-    Action, Because, Desired, GenerationStatus, ObjectKey, Observed, Phase, Severity, Step, WhyReport,
-    WorkloadState, WorkloadStatus,
+    Action, Because, Desired, GenerationStatus, Object, ObjectKey, Observed, Phase, Severity, Step,
+    WhyReport, WorkloadState, WorkloadStatus,
 };
 use plan::{Limits, Verdict, Wanted, expand, verdict};
 use render::flux::{Health, Judge, Standing};
@@ -115,6 +115,8 @@ pub struct Inputs<E> {
     pub requests: mpsc::Receiver<Request>,
     /// Told at each look at the engine: there may be events in its journals.
     pub looked: Arc<Notify>,
+    /// Told what the generation that is taken up wants, but for its Secrets.
+    pub objects: watch::Sender<Arc<Vec<Object>>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -135,6 +137,7 @@ pub struct Converger<E> {
     offers: watch::Receiver<Option<Arc<Prepared>>>,
     requests: mpsc::Receiver<Request>,
     looked: Arc<Notify>,
+    objects: watch::Sender<Arc<Vec<Object>>>,
     wanted: Option<Wanted>,
     /// Of the same generation as `wanted`.
     judge: Option<Judge>,
@@ -160,6 +163,7 @@ impl<E: Engine> Converger<E> {
             offers: inputs.offers,
             requests: inputs.requests,
             looked: inputs.looked,
+            objects: inputs.objects,
             wanted: None,
             judge: None,
             trial: None,
@@ -202,6 +206,9 @@ impl<E: Engine> Converger<E> {
     fn take_up_current(&mut self) {
         let current = self.generations.load_current();
         self.judge = current.as_ref().map(Judge::new);
+        let open = |object: &&Object| object.kind() != "Secret";
+        let objects = current.iter().flat_map(|desired| &desired.objects).filter(open);
+        self.objects.send_replace(Arc::new(objects.cloned().collect()));
         self.wanted = current.and_then(|desired| match expand(&desired, &self.limits) {
             Ok(wanted) => Some(wanted),
             Err(refusals) => {

@@ -11,6 +11,7 @@ use crate::prepare::{self, Preparer};
 use crate::remotes;
 use crate::report::{self, HEARTBEAT, STATUS};
 use crate::secret_keys::SecretKeys;
+use crate::telemetry::{self, METRICS};
 use crate::uplink::{self, Link};
 use anyhow::{Context as _, Result};
 use device::FactsReader;
@@ -99,6 +100,7 @@ struct Streams {
     /// What the spool says of itself: drops, losses.
     notices: Stream,
     logs: Stream,
+    metrics: Stream,
 }
 
 impl Streams {
@@ -110,6 +112,7 @@ impl Streams {
             &self.events,
             &self.heartbeat,
             &self.logs,
+            &self.metrics,
         ]
         .map(Clone::clone)
         .to_vec()
@@ -132,6 +135,7 @@ impl<E: Engine> Agent<E> {
             heartbeat: spool.stream(HEARTBEAT, Durability::Sampled, Class::Bulk)?,
             notices: spool.stream(NOTICES, Durability::Strict, Class::Critical)?,
             logs: spool.stream(LOGS, Durability::Replayable, Class::Bulk)?,
+            metrics: spool.stream(METRICS, Durability::Sampled, Class::Bulk)?,
         };
         // Readings of a device that was away are worth less than the flash they would wear.
         streams.heartbeat.retain(Retention {
@@ -159,6 +163,7 @@ impl<E: Engine> Agent<E> {
                 Some((address, token))
             }
         };
+        telemetry::attach(&config.metrics, &streams.metrics)?;
         let listener = local::bind(state).context("the local socket cannot be bound")?;
         Ok(Self {
             config,
@@ -226,6 +231,7 @@ impl<E: Engine> Agent<E> {
             },
             source,
         );
+        let (objects, wanted) = watch::channel(Arc::default());
         let (converger, view) = Converger::new(converge::Inputs {
             engine: Arc::clone(&engine),
             clock: Arc::clone(&clock),
@@ -236,12 +242,29 @@ impl<E: Engine> Agent<E> {
             offers,
             requests: inbox,
             looked: Arc::clone(&drain),
+            objects,
         });
         tasks.spawn_vital("converge", converger.run());
         tasks.spawn_vital("prepare", preparer.run());
         tasks.spawn_vital(
             "journal",
             journal::pump(Arc::clone(&engine), journal.clone(), spool.clone(), drain),
+        );
+        telemetry::start(
+            telemetry::Inputs {
+                engine: Arc::clone(&engine),
+                clock: Arc::clone(&clock),
+                journal: journal.clone(),
+                config: &config,
+                to_hub: hub.is_some(),
+                spool: spool.clone(),
+                streams: streams.all(),
+                metrics: streams.metrics.clone(),
+                objects: wanted,
+                view: view.clone(),
+                link: link.clone(),
+            },
+            &tasks,
         );
         let report = report::Inputs {
             device: config.device.clone(),

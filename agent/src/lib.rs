@@ -3,7 +3,7 @@
 //! Takes: a [`Config`] and an engine; [`embedded::run`] brings the embedded one with all that it stands on.
 //! Gives: an [`Agent`] that has bound everything it serves ([`Agent::build`]) and then runs ([`Agent::run`]).
 //! `flow` joins the stages: source and render in `prepare`, the one loop in `converge`, status in `report`, events in
-//! `journal`, the hub in `uplink` and `orders`, people at the device in `local`.
+//! `journal`, metrics in `telemetry`, the hub in `uplink` and `orders`, people at the device in `local`.
 //! Never: holds an algorithm; those are in the stages' crates. Needs no network to start what it last ran.
 
 mod config;
@@ -21,6 +21,7 @@ mod remotes;
 mod report;
 mod secret_keys;
 mod steps;
+mod telemetry;
 pub mod uplink;
 
 pub use config::{Config, ConfigError, HistoryPolicy, Hub, Registry};
@@ -28,3 +29,4 @@ pub use converge::HealthPolicy;
 pub use flow::{Agent, Seams, Task};
 pub use remotes::Remotes;
 pub use secret_keys::{SecretKey, SecretKeyError, SecretKeys};
+pub use telemetry::{BadMetrics, Export, MetricsConfig};

@@ -5,5 +5,6 @@
 //! exporters that turn them into a receiver's request and its answer into a `spool::Outcome`.
 //! Never: blocks a workload, keeps a clock of its own, decides where records go: `agent` and `hub` compose.
 
+pub mod http;
 pub mod logs;
 pub mod metrics;
