@@ -7,15 +7,15 @@ use crate::generations::{Generations, GenerationsError, Offer};
 use crate::journal::Journal;
 use crate::kustomizations::Seen;
 use crate::steps::Steps;
-use jiff::Timestamp;
 use kit::Clock;
 use model::{
-    Action, Because, Desired, GenerationStatus, Object, ObjectKey, Observed, Phase, Severity, Step,
+    Action, Because, Desired, GenerationStatus, ImageRef, Object, ObjectKey, Observed, Phase, Severity, Step,
     WhyReport, WorkloadState, WorkloadStatus,
 };
 use plan::{Limits, Verdict, Wanted, expand, verdict};
 use render::flux::{Health, Judge, Standing};
 use runtime::Engine;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -141,9 +141,12 @@ pub struct Converger<E> {
     wanted: Option<Wanted>,
     /// Of the same generation as `wanted`.
     judge: Option<Judge>,
+    /// Of the renderer.
+    notes: Vec<String>,
     trial: Option<Trial>,
     steps: Steps,
     view: watch::Sender<View>,
+    kept: watch::Sender<BTreeSet<ImageRef>>,
 }
 
 /// Looks again after this long even when nothing moved: a last resort against a lost wake.
@@ -151,8 +154,11 @@ const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 impl<E: Engine> Converger<E> {
     /// Takes up the generation on disk. No network is needed, and none is used.
-    pub fn new(inputs: Inputs<E>) -> (Self, watch::Receiver<View>) {
+    ///
+    /// Gives the loop, what it sees, and the images that must stay on the device (for [`keep_images`]).
+    pub fn new(inputs: Inputs<E>) -> (Self, watch::Receiver<View>, watch::Receiver<BTreeSet<ImageRef>>) {
         let (view, watching) = watch::channel(View::default());
+        let (kept, keeping) = watch::channel(BTreeSet::new());
         let mut this = Self {
             engine: inputs.engine,
             clock: inputs.clock,
@@ -166,12 +172,14 @@ impl<E: Engine> Converger<E> {
             objects: inputs.objects,
             wanted: None,
             judge: None,
+            notes: Vec::new(),
             trial: None,
             steps: Steps::default(),
             view,
+            kept,
         };
         this.take_up_current();
-        (this, watching)
+        (this, watching, keeping)
     }
 
     /// Runs until it is dropped; every await is safe to be dropped at.
@@ -209,6 +217,10 @@ impl<E: Engine> Converger<E> {
         let open = |object: &&Object| object.kind() != "Secret";
         let objects = current.iter().flat_map(|desired| &desired.objects).filter(open);
         self.objects.send_replace(Arc::new(objects.cloned().collect()));
+        self.notes = current
+            .as_ref()
+            .map(|desired| desired.warnings.clone())
+            .unwrap_or_default();
         self.wanted = current.and_then(|desired| match expand(&desired, &self.limits) {
             Ok(wanted) => Some(wanted),
             Err(refusals) => {
@@ -220,9 +232,26 @@ impl<E: Engine> Converger<E> {
             }
         });
         self.steps.forget_failures();
+        self.note_images();
         self.trial = self.generations.on_trial().then(|| Trial {
             deadline: self.clock.since_boot() + self.health.deadline,
             healthy_since: None,
+        });
+    }
+
+    /// What runs, and what the device would go back to, must not need a registry.
+    fn note_images(&mut self) {
+        let images = |wanted: &Wanted| wanted.images().into_iter().map(|wanted| wanted.image);
+        let mut kept: BTreeSet<ImageRef> = self.wanted.iter().flat_map(images).collect();
+        if let Some(good) = self.generations.load_last_good()
+            && let Ok(good) = expand(&good, &self.limits)
+        {
+            kept.extend(images(&good));
+        }
+        self.kept.send_if_modified(|held| {
+            let news = *held != kept;
+            *held = kept;
+            news
         });
     }
 
@@ -249,7 +278,7 @@ impl<E: Engine> Converger<E> {
             return LOOK_AGAIN;
         };
         let (plan, why) = plan::plan(&wanted, &seen, now);
-        let workloads = self.judged(&wanted, &seen, now);
+        let workloads = self.judged(&wanted, &seen);
         let standings = self
             .judge
             .as_ref()
@@ -280,7 +309,7 @@ impl<E: Engine> Converger<E> {
             workloads,
             kustomizations: self.seen(standings),
             why,
-            notes: wanted.notes.clone(),
+            notes: self.notes.iter().chain(&wanted.notes).cloned().collect(),
             message,
         });
         self.next_wake()
@@ -299,8 +328,8 @@ impl<E: Engine> Converger<E> {
     }
 
     /// Workloads with what the loop itself knows: steps that the engine refused.
-    fn judged(&self, wanted: &Wanted, seen: &Observed, now: Timestamp) -> Vec<WorkloadStatus> {
-        let mut workloads = plan::workloads(wanted, seen, now);
+    fn judged(&self, wanted: &Wanted, seen: &Observed) -> Vec<WorkloadStatus> {
+        let mut workloads = plan::workloads(wanted, seen);
         for workload in &mut workloads {
             if workload.state == WorkloadState::Current {
                 continue;
@@ -354,6 +383,7 @@ impl<E: Engine> Converger<E> {
         match self.generations.promote() {
             Ok(()) => {
                 self.trial = None;
+                self.note_images();
                 let name = self.current_name();
                 self.note(
                     Severity::Normal,
@@ -571,6 +601,30 @@ fn with_kustomizations(verdict: Verdict, standings: &[Health]) -> Verdict {
     match first(&[Standing::Progressing, Standing::Waiting]) {
         Some(moving) => Verdict::Progressing(told(moving)),
         None => Verdict::Healthy,
+    }
+}
+
+/// Has the engine keep these images, whenever they change.
+pub async fn keep_images<E: Engine>(engine: Arc<E>, mut images: watch::Receiver<BTreeSet<ImageRef>>) {
+    loop {
+        let wanted = images.borrow_and_update().clone();
+        let again = match engine.keep(&wanted).await {
+            Ok(()) => Duration::MAX,
+            Err(err) => {
+                tracing::warn!(
+                    err = kit::chain(&err),
+                    "the images of the last good generation are not pinned"
+                );
+                Duration::from_secs(60)
+            }
+        };
+        tokio::select! {
+            moved = images.changed() => if moved.is_err() {
+                // The loop is gone, and with it the agent.
+                std::future::pending::<()>().await;
+            },
+            () = tokio::time::sleep(again) => {}
+        }
     }
 }
 

@@ -213,7 +213,7 @@ impl<E: Engine> Agent<E> {
         // Without it (no procfs) each start of the agent counts as a boot.
         let boot_id = device::boot_id(&config.sysroot).unwrap_or_else(|_| clock.now().to_string());
 
-        let (preparer, offers, source_status) = Preparer::new(
+        let (preparer, prepared) = Preparer::new(
             prepare::Inputs {
                 engine: Arc::clone(&engine),
                 clock: Arc::clone(&clock),
@@ -232,19 +232,20 @@ impl<E: Engine> Agent<E> {
             source,
         );
         let (objects, wanted) = watch::channel(Arc::default());
-        let (converger, view) = Converger::new(converge::Inputs {
+        let (converger, view, kept) = Converger::new(converge::Inputs {
             engine: Arc::clone(&engine),
             clock: Arc::clone(&clock),
             journal: journal.clone(),
             generations,
             limits,
             health: config.health,
-            offers,
+            offers: prepared.offers,
             requests: inbox,
             looked: Arc::clone(&drain),
             objects,
         });
         tasks.spawn_vital("converge", converger.run());
+        tasks.spawn_vital("keep", converge::keep_images(Arc::clone(&engine), kept));
         tasks.spawn_vital("prepare", preparer.run());
         tasks.spawn_vital(
             "journal",
@@ -272,11 +273,13 @@ impl<E: Engine> Agent<E> {
             boot_id: boot_id.clone(),
             clock: Arc::clone(&clock),
             view,
-            source: source_status,
+            source: prepared.status,
             facts,
             status: streams.status.clone(),
             heartbeat: streams.heartbeat.clone(),
             link: link.clone(),
+            coming: prepared.coming,
+            pulls: engine.pulls(),
             every: config.heartbeat,
         };
         tasks.spawn_vital("report", report::run(report, status_in));

@@ -315,6 +315,13 @@ impl Generations {
         Some(desired)
     }
 
+    /// Reads the last good generation, where it is another one than the current one.
+    pub fn load_last_good(&self) -> Option<Desired> {
+        let good = self.last_good()?;
+        let other = self.current().is_none_or(|current| current.id != good.id);
+        other.then(|| self.load(good)).flatten()
+    }
+
     fn load(&self, named: &Named) -> Option<Desired> {
         let path = self.path(named.id);
         let read = std::fs::read(&path)
@@ -409,6 +416,7 @@ mod tests {
             path: String::new(),
             objects: vec![Object::new(object).unwrap()],
             kustomizations: Vec::new(),
+            origins: Vec::new(),
             warnings: Vec::new(),
         }
     }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use spool::{Snapshot, Spool, Stream};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
@@ -140,6 +140,94 @@ impl<E> Clone for Desk<E> {
             streams: self.streams.clone(),
         }
     }
+}
+
+/// Why an agent gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// Nobody listens, or not for us.
+    #[error("no agent answers at {path}; is it running, and are you root?", path = .path.display())]
+    NoAgent {
+        /// The socket.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The connection broke.
+    #[error("the agent at {path} did not answer", path = .path.display())]
+    Broken {
+        /// The socket.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// An agent of another version, perhaps.
+    #[error("the answer of the agent at {path} is not understood", path = .path.display())]
+    NotUnderstood {
+        /// The socket.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+}
+
+/// Asks the agent whose state is in `state`. What follows the answer (output, for logs) is left to be read.
+///
+/// # Errors
+/// [`AskError`]. A refusal is an answer.
+pub async fn ask(state: &Path, ask: &Ask) -> Result<(Answer, BufReader<UnixStream>), AskError> {
+    let path = state.join(SOCKET);
+    let no_agent = |source| AskError::NoAgent {
+        path: path.clone(),
+        source,
+    };
+    let broken = |source| AskError::Broken {
+        path: path.clone(),
+        source,
+    };
+    let mut stream = UnixStream::connect(&path).await.map_err(no_agent)?;
+    stream.write_all(&question(ask)).await.map_err(broken)?;
+    let mut stream = BufReader::new(stream);
+    let mut line = String::new();
+    stream.read_line(&mut line).await.map_err(broken)?;
+    Ok((answer_in(&path, &line)?, stream))
+}
+
+/// [`ask`] for callers without an async runtime, with a bound on the wait.
+///
+/// # Errors
+/// [`AskError`].
+pub fn ask_blocking(state: &Path, ask: &Ask, patience: Duration) -> Result<Answer, AskError> {
+    use std::io::{BufRead as _, Write as _};
+    let path = state.join(SOCKET);
+    let mut stream = std::os::unix::net::UnixStream::connect(&path).map_err(|source| AskError::NoAgent {
+        path: path.clone(),
+        source,
+    })?;
+    let mut line = String::new();
+    let asked = stream
+        .set_read_timeout(Some(patience))
+        .and_then(|()| stream.write_all(&question(ask)))
+        .and_then(|()| io::BufReader::new(stream).read_line(&mut line));
+    asked.map_err(|source| AskError::Broken {
+        path: path.clone(),
+        source,
+    })?;
+    answer_in(&path, &line)
+}
+
+fn question(ask: &Ask) -> Vec<u8> {
+    // Serialising plain data to memory cannot fail.
+    let mut line = serde_json::to_vec(ask).unwrap_or_default();
+    line.push(b'\n');
+    line
+}
+
+fn answer_in(path: &Path, line: &str) -> Result<Answer, AskError> {
+    serde_json::from_str(line).map_err(|source| AskError::NotUnderstood {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// Binds the socket, in place of one that a killed agent left.

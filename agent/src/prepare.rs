@@ -9,8 +9,11 @@ use crate::journal::Journal;
 use crate::remotes::Remotes;
 use crate::secret_keys::SecretKeys;
 use kit::{Backoff, Clock};
-use model::{Action, Because, Desired, Moved, ObjectKey, Revision, Severity, SourceStatus, Step, Tree};
-use plan::{Limits, expand};
+use model::{
+    Action, Because, Desired, Moved, ObjectKey, Observed, Revision, Severity, SourceStatus, Step, Tree,
+    WorkloadStatus,
+};
+use plan::{Limits, Wanted, WantedImage, expand};
 use render::RenderError;
 use runtime::Engine;
 use serde::{Deserialize, Serialize};
@@ -61,8 +64,20 @@ pub struct Preparer<E> {
     source: Arc<Mutex<GitSource>>,
     offers: watch::Sender<Option<Arc<Prepared>>>,
     status: watch::Sender<SourceStatus>,
+    coming: watch::Sender<Vec<WorkloadStatus>>,
     /// The error in `status` is that of the last fetch.
     unreachable: AtomicBool,
+}
+
+/// What preparing publishes.
+#[derive(Debug)]
+pub struct Outputs {
+    /// The newest generation that is ready to run.
+    pub offers: watch::Receiver<Option<Arc<Prepared>>>,
+    /// How the source is.
+    pub status: watch::Receiver<SourceStatus>,
+    /// The workloads whose images are being brought, as they will be.
+    pub coming: watch::Receiver<Vec<WorkloadStatus>>,
 }
 
 /// What came, and whether the policy on rewritten history lets it through.
@@ -112,15 +127,9 @@ fn fetch_by_policy(
 
 impl<E: Engine> Preparer<E> {
     /// Makes it, with what it publishes.
-    pub fn new(
-        inputs: Inputs<E>,
-        source: GitSource,
-    ) -> (
-        Self,
-        watch::Receiver<Option<Arc<Prepared>>>,
-        watch::Receiver<SourceStatus>,
-    ) {
+    pub fn new(inputs: Inputs<E>, source: GitSource) -> (Self, Outputs) {
         let (offers, offered) = watch::channel(None);
+        let (coming, workloads) = watch::channel(Vec::new());
         let held = SourceStatus {
             url: inputs.url.clone(),
             revision: source.held().cloned(),
@@ -132,9 +141,15 @@ impl<E: Engine> Preparer<E> {
             source: Arc::new(Mutex::new(source)),
             offers,
             status,
+            coming,
             unreachable: AtomicBool::new(false),
         };
-        (this, offered, watching)
+        let outputs = Outputs {
+            offers: offered,
+            status: watching,
+            coming: workloads,
+        };
+        (this, outputs)
     }
 
     /// Looks, prepares, waits, for ever. Every await is safe to be dropped at: a fetch in its thread is told to stop.
@@ -306,24 +321,13 @@ impl<E: Engine> Preparer<E> {
                 return true;
             }
         };
-        for (image, policy) in wanted.images() {
-            let about = ObjectKey {
-                group: String::new(),
-                kind: "Image".to_owned(),
-                namespace: String::new(),
-                name: image.to_string(),
-            };
-            let step = Step {
-                action: Action::Pull { image, policy },
-                about,
-                because: Because::Missing,
-            };
-            if let Err(err) = inputs.engine.apply(&step).await {
-                let why = kit::chain(&err);
-                self.note(Severity::Warning, "FailedPull", why.clone()).await;
-                self.refuse(Some(desired.id()), revision, why).await;
-                return false;
-            }
+        self.coming
+            .send_replace(plan::workloads(&wanted, &Observed::default()));
+        let brought = self.bring(&wanted).await;
+        self.coming.send_replace(Vec::new());
+        if let Err(why) = brought {
+            self.refuse(Some(desired.id()), revision, why).await;
+            return false;
         }
         self.status
             .send_if_modified(|status| status.error.take().is_some());
@@ -365,6 +369,41 @@ impl<E: Engine> Preparer<E> {
                 Err(_) => std::future::pending().await,
             },
         }
+    }
+
+    /// Brings all images that are not here.
+    async fn bring(&self, wanted: &Wanted) -> Result<(), String> {
+        for WantedImage {
+            image,
+            policy,
+            secrets,
+            ..
+        } in wanted.images()
+        {
+            let about = ObjectKey {
+                group: String::new(),
+                kind: "Image".to_owned(),
+                namespace: String::new(),
+                name: image.to_string(),
+            };
+            let action = Action::Pull {
+                image,
+                policy,
+                secrets,
+            };
+            let step = Step {
+                action,
+                about,
+                because: Because::Missing,
+            };
+            // The engine tells of a failure itself.
+            self.inputs
+                .engine
+                .apply(&step)
+                .await
+                .map_err(|err| kit::chain(&err))?;
+        }
+        Ok(())
     }
 
     async fn refuse(&self, id: Option<model::GenerationId>, revision: &Revision, reason: String) {

@@ -6,9 +6,10 @@ use device::FactsReader;
 use jiff::Timestamp;
 use kit::Clock;
 use model::{
-    ClassName, Condition, DeviceName, Heartbeat, KustomizationStatus, Phase, SourceStatus, Status,
-    WorkloadState,
+    ClassName, Condition, DeviceName, Heartbeat, ImageRef, KustomizationStatus, Phase, SourceStatus, Status,
+    WorkloadProgress, WorkloadState, WorkloadStatus,
 };
+use runtime::{PullProgress, Pulls};
 use spool::Stream;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,12 @@ const EVERY_WHILE_DOWN: Duration = Duration::from_secs(600);
 
 /// Changes within this time are one report.
 const TOGETHER: Duration = Duration::from_millis(300);
+
+/// How far a pull is, is told this often.
+const PULL_NEWS: Duration = Duration::from_secs(2);
+
+/// The `reason` of a workload one of whose images is on its way.
+pub const PULLING: &str = "Pulling";
 
 /// A status with its place in the stream.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,6 +64,10 @@ pub struct Inputs {
     pub heartbeat: Stream,
     /// How the link is.
     pub link: watch::Receiver<Link>,
+    /// Workloads of a generation whose images are being brought.
+    pub coming: watch::Receiver<Vec<WorkloadStatus>>,
+    /// Images on their way.
+    pub pulls: watch::Receiver<Pulls>,
     /// Time between two heartbeats.
     pub every: Duration,
 }
@@ -88,6 +99,13 @@ pub async fn run(mut inputs: Inputs, out: watch::Sender<Option<Reported>>) {
             Ok(()) = inputs.view.changed() => tokio::time::sleep(TOGETHER).await,
             Ok(()) = inputs.source.changed() => tokio::time::sleep(TOGETHER).await,
             Ok(()) = inputs.link.changed() => {}
+            Ok(()) = inputs.coming.changed() => tokio::time::sleep(TOGETHER).await,
+            // News of the device do not wait for the next byte count.
+            Ok(()) = inputs.pulls.changed() => tokio::select! {
+                () = tokio::time::sleep(PULL_NEWS) => {}
+                Ok(()) = inputs.view.changed() => tokio::time::sleep(TOGETHER).await,
+                Ok(()) = inputs.coming.changed() => tokio::time::sleep(TOGETHER).await,
+            },
             () = tokio::time::sleep(pause) => {}
         }
     }
@@ -111,6 +129,16 @@ fn beat(stream: &Stream, status: &Status) {
         time: status.time,
         fetched_at: status.source.fetched_at,
         facts: status.facts.clone(),
+        progress: status
+            .workloads
+            .iter()
+            .filter(|workload| workload.reason.as_deref() == Some(PULLING))
+            .map(|workload| WorkloadProgress {
+                key: workload.key.clone(),
+                reason: PULLING.to_owned(),
+                message: workload.message.clone(),
+            })
+            .collect(),
     };
     let payload = serde_json::to_vec(&beat).unwrap_or_default();
     if let Err(err) = stream.append(&payload, None) {
@@ -126,6 +154,10 @@ fn compose(
     let now = inputs.clock.now();
     let view = inputs.view.borrow_and_update().clone();
     let source = inputs.source.borrow_and_update().clone();
+    let (coming, pulls) = (
+        inputs.coming.borrow_and_update().clone(),
+        inputs.pulls.borrow_and_update().clone(),
+    );
     refresh_conditions(conditions, &view, &source, now);
     *kustomizations = crate::kustomizations::statuses(
         kustomizations,
@@ -144,10 +176,55 @@ fn compose(
         conditions: conditions.clone(),
         source,
         generation: view.generation,
-        workloads: view.workloads,
+        notes: view.notes,
+        workloads: with_pulls(view.workloads, coming, &pulls),
         kustomizations: kustomizations.clone(),
         facts: inputs.facts.read(inputs.clock.since_boot()),
         why: view.why,
+    }
+}
+
+/// Says of each workload whose images are on their way how far they are. One that is new to the device shows up with
+/// that; one that runs in an older form goes on doing so meanwhile.
+fn with_pulls(
+    mut workloads: Vec<WorkloadStatus>,
+    coming: Vec<WorkloadStatus>,
+    pulls: &Pulls,
+) -> Vec<WorkloadStatus> {
+    for mut new in coming {
+        let under_way: Vec<String> = pulls
+            .iter()
+            .filter(|(image, _)| new.images.contains(&image.to_string()))
+            .map(|(image, progress)| pull_message(image, *progress))
+            .collect();
+        if under_way.is_empty() {
+            continue;
+        }
+        let told = under_way.join("; ");
+        match workloads.iter_mut().find(|held| held.key == new.key) {
+            Some(held) => {
+                held.reason = Some(PULLING.to_owned());
+                held.message = format!("{}; next: {told}", held.message);
+            }
+            None => {
+                new.reason = Some(PULLING.to_owned());
+                new.message = told;
+                workloads.push(new);
+            }
+        }
+    }
+    workloads
+}
+
+fn pull_message(image: &ImageRef, progress: PullProgress) -> String {
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    match progress.total {
+        0 => format!("pulling {image}"),
+        total => format!(
+            "pulling {image}: {:.1} of {:.1} MiB",
+            mib(progress.done),
+            mib(total)
+        ),
     }
 }
 
@@ -158,6 +235,11 @@ fn differs(a: &Status, b: &Status) -> bool {
         still.time = Timestamp::UNIX_EPOCH;
         still.facts = Default::default();
         still.source.fetched_at = None;
+        for pulling in &mut still.workloads {
+            if pulling.reason.as_deref() == Some(PULLING) {
+                pulling.message.clear();
+            }
+        }
         still
     };
     still(a) != still(b)

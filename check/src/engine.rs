@@ -31,6 +31,7 @@ pub(crate) fn refusals(objects: Vec<Object>, class: &DeviceClass) -> Vec<(Object
         path: class.folder.clone(),
         objects,
         kustomizations: Vec::new(),
+        origins: Vec::new(),
         warnings: Vec::new(),
     };
     let Err(refusals) = plan::expand(&desired, &class.limits) else {

@@ -133,6 +133,7 @@ pub fn render(
             path: folder.to_owned(),
             objects: vec![],
             kustomizations: Vec::new(),
+            origins: Vec::new(),
             warnings: vec![],
         });
     }

@@ -190,6 +190,7 @@ fn each_cluster_is_something_that_a_device_runs() {
             path: String::new(),
             objects,
             kustomizations: Vec::new(),
+            origins: vec![],
             warnings: vec![],
         };
         // A Raspberry Pi 4 with 2 GB.

@@ -35,9 +35,29 @@ pub struct Desired {
     /// The `Kustomization` objects that the others come from, in the order of their dependencies.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kustomizations: Vec<Kustomization>,
+    /// Where each object was read, in the order of `objects`; shorter where that is not known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub origins: Vec<Option<Origin>>,
     /// What the renderer wants people to know.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+}
+
+/// Where in the tree an object was read, before patches and overlays changed it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// Path from the tree's root; of a generated object, the kustomization that makes it.
+    pub file: String,
+    /// Line that the object begins at, from 1, where it was read rather than made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<usize>,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.file)?;
+        self.line.iter().try_for_each(|line| write!(f, ":{line}"))
+    }
 }
 
 impl Desired {

@@ -23,7 +23,7 @@ mod revision;
 mod status;
 mod tree;
 
-pub use desired::{Desired, GenerationId};
+pub use desired::{Desired, GenerationId, Origin};
 pub use digest::{BadDigest, Digest};
 pub use event::{Event, Severity};
 pub use ids::{BadName, ClassName, DeviceName};
@@ -35,13 +35,13 @@ pub use observed::{ContainerObserved, ContainerState, Observed, PodObserved, Pod
 pub use plan::{Action, Because, Plan, Step, Why, WhyReport};
 pub use pod::{
     ContainerRun, EnvVar, FileEntry, HostPathType, Mount, PodId, PodRun, PortRun, Probe, ProbeKind, Protocol,
-    PullPolicy, Resources, RestartPolicy, Security, ServicePort, ServiceRun, TargetPort, Volume,
+    PullPolicy, PullSecret, Resources, RestartPolicy, Security, ServicePort, ServiceRun, TargetPort, Volume,
     VolumeSource, files_digest, services_digest,
 };
 pub use quantity::{BadQuantity, parse_bytes, parse_cpu_milli};
 pub use revision::{Moved, Revision};
 pub use status::{
-    Condition, Facts, GenerationStatus, Heartbeat, Phase, PodStatus, SourceStatus, Status, WorkloadState,
-    WorkloadStatus,
+    Condition, Facts, GenerationStatus, Heartbeat, Phase, PodStatus, SourceStatus, Status, WorkloadProgress,
+    WorkloadState, WorkloadStatus,
 };
 pub use tree::{Tree, TreeEntry};

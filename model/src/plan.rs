@@ -1,6 +1,6 @@
 //! Steps to take, each with its reason.
 
-use crate::{ImageRef, ObjectKey, PodId, PodRun, PullPolicy, ServiceRun, Volume};
+use crate::{ImageRef, ObjectKey, PodId, PodRun, PullPolicy, PullSecret, ServiceRun, Volume};
 use serde::{Deserialize, Serialize};
 
 /// One thing to do; doing it makes no further choices.
@@ -14,6 +14,9 @@ pub enum Action {
         image: ImageRef,
         /// When to ask the registry.
         policy: PullPolicy,
+        /// Credentials of the pods that want it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        secrets: Vec<PullSecret>,
     },
     /// Stop and remove a pod.
     StopPod {

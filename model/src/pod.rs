@@ -78,6 +78,20 @@ pub struct PodRun {
     pub host_aliases: Vec<(String, Vec<String>)>,
     /// `spec.hostname`, the pod's name where absent.
     pub hostname: Option<String>,
+    /// Credentials for its images, in the order of `imagePullSecrets`; no part of the template's hash.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pull_secrets: Vec<PullSecret>,
+}
+
+/// The text of a Secret's `.dockerconfigjson`, checked by the planner. Never shown.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PullSecret(pub String);
+
+impl fmt::Debug for PullSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PullSecret(..)")
+    }
 }
 
 /// One container of a pod.

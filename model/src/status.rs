@@ -125,6 +125,9 @@ pub struct WorkloadStatus {
     pub desired: u32,
     /// Pods ready (or, for a Job, succeeded).
     pub ready: u32,
+    /// CamelCase word for machines, where there is more to say than the state: `Pulling`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// Why it is in this state, in one line.
     pub message: String,
     /// Images wanted, in order of containers.
@@ -207,6 +210,10 @@ pub struct Status {
     pub source: SourceStatus,
     /// See [`GenerationStatus`].
     pub generation: GenerationStatus,
+    /// What the renderer and the planner want people to know of the generation: fields that are deprecated, objects
+    /// that are accepted and not acted on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// In the order of the generation.
     pub workloads: Vec<WorkloadStatus>,
     /// The `Kustomization` objects of the generation.
@@ -230,4 +237,19 @@ pub struct Heartbeat {
     pub fetched_at: Option<Timestamp>,
     /// See [`Facts`].
     pub facts: Facts,
+    /// How far the pulls are that a status has told of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub progress: Vec<WorkloadProgress>,
+}
+
+/// A newer message for a workload whose status says that it is on its way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkloadProgress {
+    /// Which.
+    pub key: ObjectKey,
+    /// See [`WorkloadStatus::reason`]; a status with another one has overtaken this.
+    pub reason: String,
+    /// In place of [`WorkloadStatus::message`].
+    pub message: String,
 }

@@ -1,7 +1,6 @@
 //! The state of each workload in kstatus' words, and the verdict on a generation.
 
 use crate::{Run, Wanted, Workload};
-use jiff::Timestamp;
 use model::{ContainerState, Observed, PodObserved, PodPhase, PodStatus, WorkloadState, WorkloadStatus};
 
 /// Restarts after which a container that was never ready counts as failed, not as on its way.
@@ -31,7 +30,7 @@ pub fn verdict(workloads: &[WorkloadStatus]) -> Verdict {
 }
 
 /// The state of every wanted workload, and of what is being removed.
-pub fn workloads(wanted: &Wanted, have: &Observed, _now: Timestamp) -> Vec<WorkloadStatus> {
+pub fn workloads(wanted: &Wanted, have: &Observed) -> Vec<WorkloadStatus> {
     let mut list: Vec<WorkloadStatus> = wanted
         .workloads
         .iter()
@@ -52,6 +51,7 @@ pub fn workloads(wanted: &Wanted, have: &Observed, _now: Timestamp) -> Vec<Workl
             state: WorkloadState::Terminating,
             desired: 0,
             ready: 0,
+            reason: None,
             message: "being removed".to_owned(),
             images: Vec::new(),
             pods: group.iter().map(|p| pod_status(p)).collect(),
@@ -128,6 +128,7 @@ fn status_of(workload: &Workload, pods: &[&PodObserved]) -> WorkloadStatus {
         state,
         desired,
         ready: u32::try_from(ready).unwrap_or(u32::MAX),
+        reason: None,
         message,
         images: containers.map(|c| c.image.to_string()).collect(),
         pods: pods.iter().map(|p| pod_status(p)).collect(),

@@ -17,4 +17,4 @@ pub use decide::plan;
 pub use expand::{Limits, expand};
 pub use health::{Verdict, verdict, workloads};
 pub use refusal::Refusal;
-pub use wanted::{Rolling, Run, Wanted, WantedService, Workload};
+pub use wanted::{Rolling, Run, Wanted, WantedImage, WantedService, Workload};

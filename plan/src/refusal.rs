@@ -1,6 +1,6 @@
 //! Why a generation cannot run: object, field, what is wrong, and what to do.
 
-use model::ObjectKey;
+use model::{ObjectKey, Origin};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -9,6 +9,9 @@ use std::fmt;
 pub struct Refusal {
     /// The object at fault.
     pub object: ObjectKey,
+    /// Where it was read, where that is known; overlays and patches may lie elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
     /// Path of the field, such as `spec.template.spec.containers[0].image`.
     pub field: String,
     /// What is wrong.
@@ -19,6 +22,9 @@ pub struct Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(origin) = &self.origin {
+            write!(f, "{origin}: ")?;
+        }
         write!(f, "{}: ", self.object)?;
         if !self.field.is_empty() {
             write!(f, "{}: ", self.field)?;
@@ -53,6 +59,7 @@ impl<'a> Complaints<'a> {
     ) {
         self.list.push(Refusal {
             object: self.object.clone(),
+            origin: None,
             field: field.into(),
             problem: problem.into(),
             remedy: remedy.into(),

@@ -1,6 +1,6 @@
 //! A generation as pods and Services.
 
-use model::{GenerationId, ImageRef, ObjectKey, PodRun, PullPolicy, ServicePort};
+use model::{GenerationId, ImageRef, ObjectKey, PodRun, PullPolicy, PullSecret, ServicePort};
 use std::collections::BTreeMap;
 
 /// Everything that a generation wants of this device.
@@ -16,24 +16,47 @@ pub struct Wanted {
     pub notes: Vec<String>,
 }
 
+/// An image that a generation needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WantedImage {
+    /// Which.
+    pub image: ImageRef,
+    /// The strictest policy that asks for it.
+    pub policy: PullPolicy,
+    /// Credentials of all pods that want it, each once.
+    pub secrets: Vec<PullSecret>,
+    /// The workloads that want it.
+    pub workloads: Vec<ObjectKey>,
+}
+
 impl Wanted {
-    /// Every image, once, with the strictest policy that asks for it.
-    pub fn images(&self) -> Vec<(ImageRef, PullPolicy)> {
-        let mut images: BTreeMap<ImageRef, PullPolicy> = BTreeMap::new();
-        for workload in &self.workloads {
-            for container in workload
-                .template
-                .init_containers
-                .iter()
-                .chain(&workload.template.containers)
-            {
-                let policy = images.entry(container.image.clone()).or_insert(container.pull);
+    /// Every image, once, sorted.
+    pub fn images(&self) -> Vec<WantedImage> {
+        let mut images: BTreeMap<ImageRef, WantedImage> = BTreeMap::new();
+        for Workload { key, template, .. } in &self.workloads {
+            for container in template.init_containers.iter().chain(&template.containers) {
+                let wanted = images
+                    .entry(container.image.clone())
+                    .or_insert_with(|| WantedImage {
+                        image: container.image.clone(),
+                        policy: container.pull,
+                        secrets: Vec::new(),
+                        workloads: Vec::new(),
+                    });
                 if container.pull == PullPolicy::Always {
-                    *policy = PullPolicy::Always;
+                    wanted.policy = PullPolicy::Always;
+                }
+                if !wanted.workloads.contains(key) {
+                    wanted.workloads.push(key.clone());
+                }
+                for secret in &template.pull_secrets {
+                    if !wanted.secrets.contains(secret) {
+                        wanted.secrets.push(secret.clone());
+                    }
                 }
             }
         }
-        images.into_iter().collect()
+        images.into_values().collect()
     }
 }
 

@@ -5,7 +5,7 @@ use crate::{
     resource::{Resource, Resources, Source},
     yaml::Node,
 };
-use model::{Object, Tree};
+use model::{Object, Origin, Tree};
 use std::{collections::BTreeMap, rc::Rc};
 
 /// Where an object comes from.
@@ -111,6 +111,14 @@ impl Made {
         let value = crate::yaml::to_json(&self.node).map_err(|number| place(crate::bad_number(number)))?;
         Object::new(value)
             .map_err(|error| place(RenderError::new(crate::Problem::Unreadable, error.to_string())))
+    }
+
+    /// Where it was read, or which file makes it.
+    pub fn origin(&self) -> Option<Origin> {
+        self.source.as_ref().map(|source| Origin {
+            file: source.file.to_string(),
+            line: (source.line > 0).then_some(source.line),
+        })
     }
 
     pub fn traced(&self, object: Object) -> Traced {

@@ -271,3 +271,42 @@ fn an_inspection_goes_on_behind_faults_and_knows_where_objects_come_from() {
     let flux = found.objects.iter().find(|it| it.object.name() == "b").unwrap();
     assert_eq!(flux.trace.file.as_deref(), Some("clusters/pi/b.yaml"));
 }
+
+#[test]
+fn each_object_is_told_with_the_place_where_it_was_read() {
+    let two = format!(
+        "{}---\n{}",
+        config_map("one", "1"),
+        config_map("two", "${DEVICE}")
+    );
+    let desired = render(
+        &[
+            (
+                "clusters/pi/apps.yaml",
+                &kustomization("apps", "./apps/edge", "  postBuild: {substitute: {X: y}}\n"),
+            ),
+            (
+                "apps/edge/kustomization.yaml",
+                "resources: [../base]\nnamePrefix: edge-\nconfigMapGenerator:\n- {name: made, literals: [a=b]}\n",
+            ),
+            ("apps/base/kustomization.yaml", "resources: [both.yaml]\n"),
+            ("apps/base/both.yaml", &two),
+        ],
+        "clusters/pi",
+    )
+    .unwrap();
+    let places: Vec<(&str, Option<String>)> = desired
+        .objects
+        .iter()
+        .zip(&desired.origins)
+        .map(|(object, origin)| (object.name(), origin.as_ref().map(ToString::to_string)))
+        .collect();
+    assert_eq!(places.len(), 3, "{places:?}");
+    let place_of = |name: &str| {
+        let found = places.iter().find(|(of, _)| of.starts_with(name));
+        found.and_then(|(_, place)| place.as_deref())
+    };
+    assert_eq!(place_of("edge-one"), Some("apps/base/both.yaml:1"));
+    assert_eq!(place_of("edge-two"), Some("apps/base/both.yaml:8"));
+    assert_eq!(place_of("edge-made-"), Some("apps/edge/kustomization.yaml"));
+}

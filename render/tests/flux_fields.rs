@@ -54,6 +54,7 @@ fn state(name: &str, state: WorkloadState, ready: u32) -> WorkloadStatus {
         state,
         desired: 2,
         ready,
+        reason: None,
         message: format!("{ready} of 2 ready"),
         images: Vec::new(),
         pods: Vec::new(),

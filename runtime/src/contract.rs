@@ -3,10 +3,10 @@
 use bytes::Bytes;
 use jiff::Timestamp;
 use model::{Event, ImageRef, ObjectKey, Observed, PodId, Step};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::path::PathBuf;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// One contract for all engines; `tests/contract` holds it as a test suite that runs over each of them.
 pub trait Engine: Send + Sync + 'static {
@@ -43,6 +43,29 @@ pub trait Engine: Send + Sync + 'static {
         &self,
         after: &BTreeMap<String, u64>,
     ) -> impl Future<Output = Result<Vec<EngineEvent>, EngineError>> + Send;
+
+    /// Names of all journals that there are. One that was there and is no more never comes back: its position may be
+    /// forgotten.
+    fn sources(&self) -> impl Future<Output = Result<BTreeSet<String>, EngineError>> + Send;
+
+    /// Makes these all the images that are kept on the device beside those of its pods, so that what it may have to
+    /// run again needs no registry. One that is not here is left out.
+    fn keep(&self, images: &BTreeSet<ImageRef>) -> impl Future<Output = Result<(), EngineError>> + Send;
+
+    /// Images on their way to the device, as they come.
+    fn pulls(&self) -> watch::Receiver<Pulls>;
+}
+
+/// How far each image is that is on its way.
+pub type Pulls = BTreeMap<ImageRef, PullProgress>;
+
+/// Bytes of a pull. Both are 0 until the registry has said how many there are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PullProgress {
+    /// Here, those from before included.
+    pub done: u64,
+    /// In all.
+    pub total: u64,
 }
 
 /// Which output of which container.
@@ -151,6 +174,9 @@ pub enum EngineError {
         /// What went wrong.
         source: std::io::Error,
     },
+    /// It could not be noted which images are to stay.
+    #[error("images: {0}")]
+    Images(String),
     /// The pod network could not be set up or changed.
     #[error("network: {0}")]
     Network(String),

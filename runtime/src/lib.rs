@@ -11,5 +11,5 @@ pub mod embedded;
 pub mod fake;
 pub mod shim;
 
-pub use contract::{Engine, EngineError, EngineEvent, LogFile, LogQuery};
+pub use contract::{Engine, EngineError, EngineEvent, LogFile, LogQuery, PullProgress, Pulls};
 pub use shim::NO_CGROUPS;

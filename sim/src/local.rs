@@ -1,11 +1,9 @@
 //! A device as its own agent sees it, asked at the socket that people at the device use.
 
 use crate::world::{SimDevice, World};
-use agent::local::{Answer, Ask, SOCKET, StreamAccount};
-use anyhow::{Context as _, Result, bail};
+use agent::local::{Answer, Ask, StreamAccount};
+use anyhow::{Result, bail};
 use model::Status;
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 /// The newest status.
@@ -35,13 +33,9 @@ pub fn sync(world: &World, device: &SimDevice) -> Result<()> {
 }
 
 fn ask(world: &World, device: &SimDevice, ask: &Ask) -> Result<Answer> {
-    let path = world.state_of(device).join(SOCKET);
-    let mut stream = UnixStream::connect(&path).with_context(|| path.display().to_string())?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    let mut line = serde_json::to_vec(ask)?;
-    line.push(b'\n');
-    stream.write_all(&line)?;
-    let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line)?;
-    serde_json::from_str(&line).with_context(|| format!("{} answers {line:?}", device.name))
+    Ok(agent::local::ask_blocking(
+        &world.state_of(device),
+        ask,
+        Duration::from_secs(5),
+    )?)
 }

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's panic is its message")]
 
+mod images;
 mod rig;
 
 use model::{Phase, PodPhase, WorkloadState};
@@ -164,11 +165,10 @@ async fn f13_no_bad_revision_takes_the_last_good_one_down() {
 
     rig.push(&[("web.yaml", &good.replace("image:", "imagee:"))]);
     rig.until("it is refused", |_, status| {
-        status
-            .generation
-            .failed
-            .as_ref()
-            .is_some_and(|(_, why)| why.contains("imagee"))
+        status.generation.failed.as_ref().is_some_and(|(_, why)| {
+            let place = "clusters/test/web.yaml:1: Deployment.apps/web: spec.";
+            why.contains(place) && why.contains("imagee")
+        })
     })
     .await;
     rig.still_runs("registry.example/web:1").await;

@@ -1,6 +1,6 @@
 //! One device over a real repository.
 
-use agent::local::{Answer, Ask, SOCKET};
+use agent::local::{Answer, Ask};
 use agent::{Agent, Config, Seams};
 use identity::DeviceKeys;
 use kit::SystemClock;
@@ -13,8 +13,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
@@ -190,13 +188,8 @@ health: {{deadline: 40s, settle: 300ms}}
     }
 
     async fn status(&self) -> Option<Status> {
-        let mut stream = UnixStream::connect(self.state().join(SOCKET)).await.ok()?;
-        let mut ask = serde_json::to_vec(&Ask::Status).unwrap();
-        ask.push(b'\n');
-        stream.write_all(&ask).await.ok()?;
-        let mut line = String::new();
-        BufReader::new(stream).read_line(&mut line).await.ok()?;
-        match serde_json::from_str(&line).ok()? {
+        let (answer, _) = agent::local::ask(&self.state(), &Ask::Status).await.ok()?;
+        match answer {
             Answer::Status { status, .. } => status.map(|status| *status),
             _ => None,
         }

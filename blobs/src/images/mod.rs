@@ -153,6 +153,23 @@ impl Images {
         Ok(self.0.store.pin_all(&pin_owner(owner), both)?)
     }
 
+    /// Makes the images with these manifests all that `owner` keeps.
+    ///
+    /// Blocks for a moment.
+    pub fn pin_only(&self, owner: &str, manifests: &[Digest]) -> Result<(), ImageError> {
+        let mut pins = Vec::new();
+        for manifest in manifests {
+            let config = self.index().config_of(manifest);
+            pins.extend(
+                config
+                    .into_iter()
+                    .chain([*manifest])
+                    .map(|digest| (digest, Keep::Alone)),
+            );
+        }
+        Ok(self.0.store.set_pins(&pin_owner(owner), pins)?)
+    }
+
     /// Lets go of all that `owner` kept.
     pub fn unpin(&self, owner: &str) -> Result<(), ImageError> {
         Ok(self.0.store.set_pins(&pin_owner(owner), [])?)

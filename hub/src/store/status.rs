@@ -3,7 +3,7 @@
 use super::front::Tx;
 use super::records::Cursor;
 use super::{Change, StoreError, convert};
-use model::{DeviceName, Heartbeat, Phase, Revision, Status};
+use model::{DeviceName, Heartbeat, Phase, Revision, Status, WorkloadStatus};
 use rusqlite::{OptionalExtension as _, params};
 
 /// Generations that are remembered of a device, last told.
@@ -76,6 +76,14 @@ pub(super) fn refresh(tx: &mut Tx<'_>, device: &DeviceName, beat: &Heartbeat) ->
     told.time = beat.time;
     told.facts = beat.facts.clone();
     told.source.fetched_at = beat.fetched_at.or(told.source.fetched_at);
+    for news in &beat.progress {
+        let about = |workload: &&mut WorkloadStatus| {
+            workload.key == news.key && workload.reason.as_ref() == Some(&news.reason)
+        };
+        if let Some(workload) = told.workloads.iter_mut().find(about) {
+            workload.message.clone_from(&news.message);
+        }
+    }
     tx.sql
         .prepare_cached("UPDATE devices SET status = ?2, status_at = ?3 WHERE name = ?1")?
         .execute(params![

@@ -175,6 +175,7 @@ fn workload(kind: &str, name: &str, image: &str, pods: Vec<PodStatus>) -> Worklo
         },
         desired,
         ready,
+        reason: None,
         message: if ready == desired {
             String::new()
         } else {
@@ -336,6 +337,7 @@ pub fn status(made: &Made, at: Timestamp) -> Status {
         why: WhyReport {
             lines: all.iter().map(why).collect(),
         },
+        notes: Vec::new(),
         workloads: all,
         facts: Facts {
             board: Some(made.board.into()),

@@ -107,7 +107,18 @@ async fn a_heartbeat_refreshes_readings_and_nothing_else() {
     let clock = FakeClock::at(start());
     let store = open(dir.path(), &clock);
     let device = enrol(&store, "pi").await;
-    let told = status("pi", Phase::Degraded, "one");
+    let mut told = status("pi", Phase::Degraded, "one");
+    let workload = |name: &str, reason: Option<&str>| model::WorkloadStatus {
+        key: format!("Deployment.apps/edge/{name}").parse().unwrap(),
+        state: model::WorkloadState::InProgress,
+        desired: 1,
+        ready: 0,
+        reason: reason.map(str::to_owned),
+        message: "0 of 40 MiB".into(),
+        images: Vec::new(),
+        pods: Vec::new(),
+    };
+    told.workloads = vec![workload("pulled", Some("Pulling")), workload("other", None)];
     store
         .append_records(&device, batch(STATUS_STREAM, 7, [(1, json(&told))]))
         .await
@@ -122,6 +133,15 @@ async fn a_heartbeat_refreshes_readings_and_nothing_else() {
             time,
             fetched_at: None,
             facts,
+            progress: told
+                .workloads
+                .iter()
+                .map(|workload| model::WorkloadProgress {
+                    key: workload.key.clone(),
+                    reason: "Pulling".into(),
+                    message: "20 of 40 MiB".into(),
+                })
+                .collect(),
         })
     };
     store
@@ -137,6 +157,9 @@ async fn a_heartbeat_refreshes_readings_and_nothing_else() {
     assert_eq!(held.status.facts.memory_used, 1234);
     assert_eq!((held.sequence, held.status.phase), (1, Phase::Degraded));
     assert_eq!(held.status.generation, told.generation);
+    // How far a pull is, is news only for what a status has said to be pulling.
+    let messages: Vec<&str> = held.status.workloads.iter().map(|w| w.message.as_str()).collect();
+    assert_eq!(messages, ["20 of 40 MiB", "0 of 40 MiB"]);
 }
 
 #[tokio::test]

@@ -78,6 +78,7 @@ pub fn status(device: &str, phase: Phase, current: &str) -> Status {
             current: Some(current.into()),
             ..Default::default()
         },
+        notes: Vec::new(),
         workloads: Vec::new(),
         facts: Facts::default(),
         why: Default::default(),

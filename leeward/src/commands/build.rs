@@ -248,7 +248,7 @@ fn planned(wanted: &Wanted) -> Planned {
         images: wanted
             .images()
             .into_iter()
-            .map(|(image, _)| image.to_string())
+            .map(|wanted| wanted.image.to_string())
             .collect(),
         notes: wanted.notes.clone(),
     }

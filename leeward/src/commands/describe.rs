@@ -1,6 +1,6 @@
 //! `leeward describe`.
 
-use super::get::{backlog, link, phase, records};
+use super::get::{backlog, link, phase, records, state};
 use crate::people::AccessArgs;
 use crate::print::{Output, age, one, or_dash};
 use anyhow::Result;
@@ -189,12 +189,22 @@ pub fn status_text(text: &mut String, status: &Status) {
             );
         }
     }
+    if !status.notes.is_empty() {
+        text.push_str("Notes:\n");
+        for remark in &status.notes {
+            let _ = writeln!(text, "  {remark}");
+        }
+    }
     text.push_str("Workloads:\n");
     for workload in &status.workloads {
         let _ = writeln!(
             text,
-            "  {}  {}/{}  {:?}: {}",
-            workload.key, workload.ready, workload.desired, workload.state, workload.message
+            "  {}  {}/{}  {}: {}",
+            workload.key,
+            workload.ready,
+            workload.desired,
+            state(workload),
+            workload.message
         );
         for pod in &workload.pods {
             let ready = if pod.ready { "ready" } else { "not ready" };

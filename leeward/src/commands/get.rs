@@ -4,7 +4,7 @@ use crate::people::AccessArgs;
 use crate::print::{Output, Table, age, bytes, list, or_dash, seconds};
 use anyhow::Result;
 use clap::ValueEnum;
-use model::{DeviceName, KustomizationStatus, Phase};
+use model::{DeviceName, KustomizationStatus, Phase, WorkloadStatus};
 use serde::Serialize;
 use wire::ApiClient;
 use wire::api::{DeviceSummary, Link, Proof};
@@ -152,6 +152,14 @@ pub fn link(link: Link) -> &'static str {
     }
 }
 
+/// State of a workload, with the reason where it says more.
+pub fn state(workload: &WorkloadStatus) -> String {
+    match &workload.reason {
+        Some(reason) => format!("{:?} ({reason})", workload.state),
+        None => format!("{:?}", workload.state),
+    }
+}
+
 /// A phase in one word.
 pub fn phase(phase: &Phase) -> &'static str {
     match phase {
@@ -189,7 +197,7 @@ async fn workloads(hub: &ApiClient, args: &Args) -> Result<()> {
                     workload.key.kind.clone(),
                     workload.key.name.clone(),
                     format!("{}/{}", workload.ready, workload.desired),
-                    format!("{:?}", workload.state),
+                    state(workload),
                     workload
                         .pods
                         .iter()

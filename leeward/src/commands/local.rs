@@ -3,10 +3,10 @@
 use super::describe::status_text;
 use crate::exit::{NotFound, Refused};
 use crate::print::{self, Output, one};
-use ::agent::local::{Answer, Ask, SOCKET};
-use anyhow::{Context as _, Result};
+use ::agent::local::{Answer, Ask, AskError};
+use anyhow::Result;
 use std::path::PathBuf;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncReadExt as _, BufReader};
 use tokio::net::UnixStream;
 use wire::frame::LogAsk;
 
@@ -79,21 +79,14 @@ pub async fn ask_logs(local: &LocalArgs, logs: LogAsk) -> Result<()> {
 
 /// Asks the agent of this machine; the rest of its answer follows in the reader.
 pub async fn ask(local: &LocalArgs, ask: &Ask) -> Result<(Answer, BufReader<UnixStream>)> {
-    let path = local.state.join(SOCKET);
-    let mut stream = UnixStream::connect(&path).await.map_err(|err| {
-        NotFound(format!(
-            "no agent answers at {}: {err}; is it running, and are you root? (--state names another folder)",
-            path.display()
-        ))
-    })?;
-    let mut line = serde_json::to_vec(ask)?;
-    line.push(b'\n');
-    stream.write_all(&line).await?;
-    let mut stream = BufReader::new(stream);
-    let mut line = String::new();
-    stream.read_line(&mut line).await?;
-    let answer = serde_json::from_str(&line).context("the agent's answer is not understood")?;
-    Ok((answer, stream))
+    ::agent::local::ask(&local.state, ask)
+        .await
+        .map_err(|err| match err {
+            AskError::NoAgent { .. } => {
+                NotFound(format!("{} (--state names another folder)", kit::chain(&err))).into()
+            }
+            other => other.into(),
+        })
 }
 
 /// An answer to another question, or a refusal.

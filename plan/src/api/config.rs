@@ -31,7 +31,7 @@ pub(crate) struct Secret {
     #[serde(rename = "metadata")]
     _metadata: Ignored,
     #[serde(default, rename = "type")]
-    _kind_of_secret: Ignored,
+    pub kind: Option<String>,
     #[serde(default)]
     pub data: Option<BTreeMap<String, String>>,
     #[serde(default)]

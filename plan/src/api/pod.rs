@@ -58,9 +58,14 @@ pub(crate) struct PodSpec {
     _automount_token: Ignored,
     #[serde(default, rename = "enableServiceLinks")]
     _enable_service_links: Ignored,
-    /// Registries and their credentials are the device's configuration.
-    #[serde(default, rename = "imagePullSecrets")]
-    _image_pull_secrets: Ignored,
+    #[serde(default)]
+    pub image_pull_secrets: Vec<SecretName>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SecretName {
+    pub name: String,
 }
 
 #[derive(Debug, Deserialize)]

@@ -6,8 +6,12 @@ use crate::refusal::{Complaints, Refusal};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use model::Object;
+use model::{Object, PullSecret};
 use std::collections::BTreeMap;
+
+/// The type of a Secret for `imagePullSecrets`, and where it holds its text.
+const DOCKER_CONFIG: &str = "kubernetes.io/dockerconfigjson";
+const DOCKER_CONFIG_KEY: &str = ".dockerconfigjson";
 
 /// Which of the two a reference means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,6 +36,8 @@ pub(crate) type Data = BTreeMap<String, Bytes>;
 #[derive(Debug, Default)]
 pub(crate) struct Configs {
     by_name: BTreeMap<(Kind, String, String), Data>,
+    /// `type` of each Secret that has one.
+    types: BTreeMap<(String, String), String>,
 }
 
 impl Configs {
@@ -42,7 +48,12 @@ impl Configs {
             let mut complaints = Complaints::about(&key, refusals);
             let (kind, data) = match object.kind() {
                 "ConfigMap" => (Kind::ConfigMap, config_map(object, &mut complaints)),
-                "Secret" => (Kind::Secret, secret(object, &mut complaints)),
+                "Secret" => {
+                    let (data, kind) = secret(object, &mut complaints);
+                    let name = (namespace_of(object), key.name.clone());
+                    configs.types.extend(kind.map(|kind| (name, kind)));
+                    (Kind::Secret, data)
+                }
                 _ => continue,
             };
             configs
@@ -54,6 +65,31 @@ impl Configs {
 
     pub(crate) fn get(&self, kind: Kind, namespace: &str, name: &str) -> Option<&Data> {
         self.by_name.get(&(kind, namespace.to_owned(), name.to_owned()))
+    }
+
+    /// What a Secret holds for pulling images, or why it holds nothing.
+    pub(crate) fn pull_secret(&self, namespace: &str, name: &str) -> Result<PullSecret, String> {
+        let Some(data) = self.get(Kind::Secret, namespace, name) else {
+            return Err(format!("there is no Secret {name} in namespace {namespace}"));
+        };
+        let kind = self.types.get(&(namespace.to_owned(), name.to_owned()));
+        if kind.map(String::as_str) != Some(DOCKER_CONFIG) {
+            let kind = kind.map_or("no type", String::as_str);
+            return Err(format!("Secret {name} has {kind}, not type {DOCKER_CONFIG}"));
+        }
+        let text = data
+            .get(DOCKER_CONFIG_KEY)
+            .and_then(|text| std::str::from_utf8(text).ok());
+        let Some(text) = text else {
+            return Err(format!("Secret {name} has no text at {DOCKER_CONFIG_KEY}"));
+        };
+        let parsed = serde_json::from_str::<serde_json::Value>(text);
+        if !parsed.is_ok_and(|config| config.get("auths").is_some_and(serde_json::Value::is_object)) {
+            return Err(format!(
+                "{DOCKER_CONFIG_KEY} of Secret {name} is not the JSON of a Docker configuration with `auths`"
+            ));
+        }
+        Ok(PullSecret(text.to_owned()))
     }
 }
 
@@ -71,9 +107,9 @@ fn config_map(object: &Object, complaints: &mut Complaints<'_>) -> Data {
     data
 }
 
-fn secret(object: &Object, complaints: &mut Complaints<'_>) -> Data {
+fn secret(object: &Object, complaints: &mut Complaints<'_>) -> (Data, Option<String>) {
     let Some(secret) = typed::<api::Secret>(object, complaints) else {
-        return Data::new();
+        return (Data::new(), None);
     };
     let mut data = decode(secret.data, "data", complaints);
     data.extend(
@@ -83,7 +119,7 @@ fn secret(object: &Object, complaints: &mut Complaints<'_>) -> Data {
             .into_iter()
             .map(|(k, v)| (k, Bytes::from(v))),
     );
-    data
+    (data, secret.kind)
 }
 
 fn decode(encoded: Option<BTreeMap<String, String>>, field: &str, complaints: &mut Complaints<'_>) -> Data {

@@ -120,9 +120,23 @@ pub fn expand(desired: &Desired, limits: &Limits) -> Result<Wanted, Vec<Refusal>
     one_port_one_owner(&wanted.workloads, &mut refusals);
     fits(&wanted.workloads, limits, &mut refusals);
     if refusals.is_empty() {
-        Ok(wanted)
-    } else {
-        Err(refusals)
+        return Ok(wanted);
+    }
+    place(desired, &mut refusals);
+    Err(refusals)
+}
+
+/// Says of each refusal where its object was read.
+fn place(desired: &Desired, refusals: &mut [Refusal]) {
+    for refusal in refusals {
+        let at = desired.objects.iter().position(|object| {
+            let key = object.key();
+            // A workload's key has its namespace filled in.
+            let same = (&key.group, &key.kind, &key.name);
+            same == (&refusal.object.group, &refusal.object.kind, &refusal.object.name)
+                && [key.namespace, namespace_of(object)].contains(&refusal.object.namespace)
+        });
+        refusal.origin = at.and_then(|at| desired.origins.get(at)?.clone());
     }
 }
 

@@ -103,6 +103,18 @@ impl Reader<'_> {
                 );
             }
         }
+        let mut pull_secrets = Vec::new();
+        for (number, reference) in spec.image_pull_secrets.iter().enumerate() {
+            match self.configs.pull_secret(&namespace, &reference.name) {
+                Ok(secret) => pull_secrets.push(secret),
+                Err(problem) => complaints.add(
+                    format!("{at}.imagePullSecrets[{number}].name"),
+                    problem,
+                    "make it with `kubectl create secret docker-registry NAME --dry-run=client -o yaml ...`, or leave \
+                     the reference out",
+                ),
+            }
+        }
         Some(PodRun {
             id: PodId {
                 namespace: namespace.clone(),
@@ -124,6 +136,7 @@ impl Reader<'_> {
                 .map(|alias| (alias.ip, alias.hostnames))
                 .collect(),
             hostname: spec.hostname,
+            pull_secrets,
             labels,
             annotations,
         })

@@ -241,9 +241,11 @@ fn finish(object: &Object, run: Run, mut template: PodRun) -> Workload {
     Workload { key, run, template }
 }
 
-/// Files of ConfigMap and Secret volumes are left out: they change in place, without a new pod.
+/// Files of ConfigMap and Secret volumes are left out: they change in place, without a new pod. So are credentials for
+/// images: what runs has its image.
 fn template_digest(template: &PodRun) -> Digest {
     let mut hashed = template.clone();
+    hashed.pull_secrets = Vec::new();
     for volume in &mut hashed.volumes {
         if let VolumeSource::Files { files, .. } = &mut volume.source {
             *files = BTreeMap::new();

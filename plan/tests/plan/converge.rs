@@ -170,7 +170,7 @@ spec:
             at: NOW,
         };
     }
-    let status = workloads(&wanted, &machine.seen, NOW);
+    let status = workloads(&wanted, &machine.seen);
     assert_eq!(
         verdict(&status),
         Verdict::Failed("Job.batch/default/once: BackoffLimitExceeded: 2 pods failed".to_owned())
@@ -209,6 +209,6 @@ proptest! {
         settle(&mut machine, &yaml);
         prop_assert_eq!(machine.seen.pods.len() as u32, after);
         prop_assert!(machine.seen.pods.iter().all(|p| p.template == goal.workloads[0].template.template));
-        prop_assert_eq!(verdict(&workloads(&goal, &machine.seen, NOW)), Verdict::Healthy);
+        prop_assert_eq!(verdict(&workloads(&goal, &machine.seen)), Verdict::Healthy);
     }
 }

@@ -152,3 +152,71 @@ fn a_profile_that_cannot_be_enforced_is_not_pretended() {
         "#]],
     );
 }
+
+#[test]
+fn a_refusal_says_where_its_object_was_read() {
+    let yaml = format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: a}}\n---\n{}",
+        deployment("containers: []").replace(", namespace: shop", "")
+    );
+    let mut desired = desired(&yaml);
+    desired.origins = vec![
+        None,
+        Some(model::Origin {
+            file: "apps/base/web.yaml".to_owned(),
+            line: Some(7),
+        }),
+    ];
+    let refusals = expand(&desired, &LIMITS).unwrap_err();
+    expect![[r#"
+        apps/base/web.yaml:7: Deployment.apps/web: spec.template.spec.containers: is empty; name at least one container
+    "#]]
+    .assert_eq(&told(&refusals));
+}
+
+#[test]
+fn a_pull_secret_must_be_there_and_be_one() {
+    let pod = "imagePullSecrets: [{name: registry}]\ncontainers: [{name: web, image: r.example/web:1}]";
+    let with = |secret: &str| {
+        format!(
+            "{}\n---\napiVersion: v1\nkind: Secret\nmetadata: {{name: registry, namespace: shop}}\n{secret}",
+            deployment(pod)
+        )
+    };
+    check(
+        &deployment(pod),
+        expect![[r#"
+            Deployment.apps/shop/web: spec.template.spec.imagePullSecrets[0].name: there is no Secret registry in namespace shop; make it with `kubectl create secret docker-registry NAME --dry-run=client -o yaml ...`, or leave the reference out
+        "#]],
+    );
+    check(
+        &with("stringData: {a: b}"),
+        expect![[r#"
+            Deployment.apps/shop/web: spec.template.spec.imagePullSecrets[0].name: Secret registry has no type, not type kubernetes.io/dockerconfigjson; make it with `kubectl create secret docker-registry NAME --dry-run=client -o yaml ...`, or leave the reference out
+        "#]],
+    );
+    check(
+        &with("type: kubernetes.io/dockerconfigjson\nstringData: {.dockerconfigjson: '{}'}"),
+        expect![[r#"
+            Deployment.apps/shop/web: spec.template.spec.imagePullSecrets[0].name: .dockerconfigjson of Secret registry is not the JSON of a Docker configuration with `auths`; make it with `kubectl create secret docker-registry NAME --dry-run=client -o yaml ...`, or leave the reference out
+        "#]],
+    );
+    let good = |text: &str| {
+        let secret = format!(
+            "type: kubernetes.io/dockerconfigjson\nstringData: {{.dockerconfigjson: '{{\"auths\": {{\"{text}\": {{}}}}}}'}}"
+        );
+        expand(&desired(&with(&secret)), &LIMITS).unwrap()
+    };
+    let (one, other) = (good("r.example"), good("s.example"));
+    assert_eq!(one.images()[0].secrets.len(), 1);
+    assert_ne!(one.images()[0].secrets, other.images()[0].secrets);
+    // A password that changes is no reason to replace what runs.
+    assert_eq!(
+        one.workloads[0].template.template,
+        other.workloads[0].template.template
+    );
+    assert!(
+        !format!("{one:?}").contains("r.example\":"),
+        "a secret is never shown"
+    );
+}

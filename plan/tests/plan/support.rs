@@ -30,6 +30,7 @@ pub fn desired(yaml: &str) -> Desired {
         path: "clusters/test".to_owned(),
         objects,
         kustomizations: Vec::new(),
+        origins: Vec::new(),
         warnings: Vec::new(),
     }
 }

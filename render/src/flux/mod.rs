@@ -24,7 +24,7 @@ use crate::{
     trace::{Inspection, Made},
     yaml::Node,
 };
-use model::{Desired, Kustomization, Object, ObjectKey, Revision, Tree};
+use model::{Desired, Kustomization, Object, ObjectKey, Origin, Revision, Tree};
 use sops::Keys;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -82,6 +82,7 @@ pub fn render_for(tree: &Tree, revision: &Revision, path: &str, given: &Given<'_
         path,
         objects: renderer.objects,
         kustomizations: renderer.kustomizations,
+        origins: renderer.origins,
         warnings: renderer.warnings,
     })
 }
@@ -126,6 +127,8 @@ struct Renderer<'a> {
     objects: Vec<Object>,
     /// Those that were resolved.
     kustomizations: Vec<Kustomization>,
+    /// Where each was read.
+    origins: Vec<Option<Origin>>,
     /// Which `Kustomization` each object comes from.
     owners: BTreeMap<ObjectKey, String>,
     /// The `Kustomization` objects that are resolved or being resolved.
@@ -144,6 +147,7 @@ impl<'a> Renderer<'a> {
             keys: given.keys,
             objects: Vec::new(),
             kustomizations: Vec::new(),
+            origins: Vec::new(),
             owners: BTreeMap::new(),
             rendered: BTreeSet::new(),
             warnings: Vec::new(),
@@ -235,7 +239,7 @@ impl<'a> Renderer<'a> {
                 }
                 self.note_flux_object(&made.node);
             } else {
-                self.keep(object, from)?;
+                self.keep(object, made.origin(), from)?;
             }
         }
         self.resolve_all(found, &sources)
@@ -252,7 +256,7 @@ impl<'a> Renderer<'a> {
         }
     }
 
-    fn keep(&mut self, object: Object, from: &str) -> Result<()> {
+    fn keep(&mut self, object: Object, origin: Option<Origin>, from: &str) -> Result<()> {
         let key = object.key();
         if let Some(first) = self.owners.get(&key) {
             let error = RenderError::new(
@@ -265,6 +269,7 @@ impl<'a> Renderer<'a> {
         }
         self.owners.insert(key, from.to_owned());
         self.objects.push(object);
+        self.origins.push(origin);
         Ok(())
     }
 

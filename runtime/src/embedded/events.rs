@@ -4,7 +4,7 @@ use crate::shim::journal::{self, Journal};
 use crate::shim::protocol::JOURNAL;
 use crate::{EngineError, EngineEvent};
 use model::Event;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -49,6 +49,7 @@ impl Events {
         after: &BTreeMap<String, u64>,
     ) -> Result<Vec<EngineEvent>, EngineError> {
         let mut events = Vec::new();
+        let mut removed = false;
         for (source, path) in below(&root.join("pods"), |dir| Some((name(dir)?, dir.join(JOURNAL)))) {
             self.read_one(&source, &path, after, &mut events)?;
         }
@@ -64,7 +65,17 @@ impl Events {
                     source,
                 })?;
                 self.known.remove(&source);
+                removed = true;
             }
+        }
+        if removed {
+            // Its position may be forgotten now; a journal that a power cut brought back would be told once more.
+            let dir = root.join("journals");
+            kit::disk::sync_dir(&dir).map_err(|source| EngineError::Disk {
+                doing: "syncing",
+                path: dir,
+                source,
+            })?;
         }
         let own = self.own_path.clone();
         let before = events.len();
@@ -111,6 +122,15 @@ impl Events {
         }));
         Ok(())
     }
+}
+
+/// All journals that there are.
+pub(super) fn sources(root: &Path) -> BTreeSet<String> {
+    // In this order: one that moves from its pod to the others meanwhile is seen in one place at least.
+    let mut sources: BTreeSet<String> = below(&root.join("pods"), name).into_iter().collect();
+    sources.extend(below(&root.join("journals"), stem));
+    sources.insert(ENGINE.to_owned());
+    sources
 }
 
 fn below<T>(dir: &Path, of: impl Fn(&Path) -> Option<T>) -> Vec<T> {

@@ -19,20 +19,21 @@ mod link;
 mod logs;
 pub mod network;
 mod place;
+mod pull;
 mod scan;
 mod start;
 mod stop;
 
 pub use crate::shim::{LocalImage, OciChoice, Pace};
-pub use images::ImageSource;
+pub use images::{Answer, ImageSource, Pull};
 
-use crate::{Engine, EngineError, EngineEvent, LogFile, LogQuery};
+use crate::{Engine, EngineError, EngineEvent, LogFile, LogQuery, Pulls};
 use bytes::Bytes;
 use events::Events;
 use link::Link;
-use model::{Action, Observed, PodId, PodObserved, Step};
+use model::{Action, ImageRef, Observed, PodId, PodObserved, Step};
 use place::Places;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -87,6 +88,8 @@ struct Inner {
     /// One step at a time on each pod.
     turns: Mutex<HashMap<PodId, Arc<tokio::sync::Mutex<()>>>>,
     events: Mutex<Events>,
+    /// Images on their way.
+    pulls: watch::Sender<Pulls>,
     /// Counts what moved.
     version: watch::Sender<u64>,
     /// The version that was last looked at.
@@ -152,7 +155,14 @@ impl Engine for Embedded {
     async fn apply(&self, step: &Step) -> Result<(), EngineError> {
         let inner = &self.inner;
         match &step.action {
-            Action::Pull { image, policy } => inner.pull(image, *policy, None).await.map(drop),
+            Action::Pull {
+                image,
+                policy,
+                secrets,
+            } => inner
+                .pull(image, *policy, secrets, format!("Image/{image}"))
+                .await
+                .map(drop),
             Action::StartPod { pod } => {
                 let turn = inner.turn(&pod.id);
                 let _turn = turn.lock().await;
@@ -193,5 +203,17 @@ impl Engine for Embedded {
 
     async fn events(&self, after: &BTreeMap<String, u64>) -> Result<Vec<EngineEvent>, EngineError> {
         self.inner.events().read(&self.inner.config.root, after)
+    }
+
+    async fn sources(&self) -> Result<BTreeSet<String>, EngineError> {
+        Ok(events::sources(&self.inner.config.root))
+    }
+
+    async fn keep(&self, images: &BTreeSet<ImageRef>) -> Result<(), EngineError> {
+        self.inner.keep(images).await
+    }
+
+    fn pulls(&self) -> watch::Receiver<Pulls> {
+        self.inner.pulls.subscribe()
     }
 }

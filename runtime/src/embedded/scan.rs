@@ -46,6 +46,7 @@ impl Embedded {
             nursery: Mutex::new(None),
             turns: Mutex::new(HashMap::new()),
             events: Mutex::new(events),
+            pulls: watch::Sender::default(),
             version: watch::Sender::new(1),
             seen: Mutex::new(0),
         });
@@ -66,14 +67,15 @@ impl Inner {
         for dir in &dirs {
             self.find(dir).await;
         }
-        let kept: BTreeSet<String> = self.table().pods.values().map(|pod| uid_of(&pod.dir)).collect();
+        let mut kept: BTreeSet<String> = self.table().pods.values().map(|pod| uid_of(&pod.dir)).collect();
+        kept.insert(super::pull::GENERATIONS.to_owned());
         for owner in self
             .images
             .owners()
             .into_iter()
             .filter(|owner| !kept.contains(owner))
         {
-            if let Err(error) = self.images.let_go(&owner) {
+            if let Err(error) = self.images.keep(&owner, &[]) {
                 tracing::warn!(owner, %error, "images of a pod that is gone are not let go");
             }
         }

@@ -4,10 +4,10 @@ use super::link::Link;
 use super::network::PodAddress;
 use super::{Inner, LocalImage, Pod};
 use crate::EngineError;
+use crate::shim::nursery;
 use crate::shim::protocol::{Handover, Request, SHIM_LOG, ShimState};
-use crate::shim::{journal, nursery};
 use jiff::Timestamp;
-use model::{ImageRef, PodId, PodPhase, PodRun, PullPolicy, ServiceRun, Severity, Volume};
+use model::{ImageRef, PodId, PodPhase, PodRun, ServiceRun, Volume};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,44 +24,6 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(150);
 
 impl Inner {
-    /// Brings an image here and tells so; `pod` is who needs it.
-    pub(super) async fn pull(
-        &self,
-        image: &ImageRef,
-        policy: PullPolicy,
-        pod: Option<&PodRun>,
-    ) -> Result<LocalImage, EngineError> {
-        let about = pod.map_or_else(|| format!("Image/{image}"), |pod| format!("Pod/{}", pod.id));
-        let began = std::time::Instant::now();
-        let done = self.images.pull(image, policy).await;
-        let (severity, reason, message) = match &done {
-            Ok(_) if began.elapsed() < Duration::from_millis(100) => (Severity::Normal, "Pulled", None),
-            Ok(_) => {
-                let took = began.elapsed().as_secs_f32();
-                (
-                    Severity::Normal,
-                    "Pulled",
-                    Some(format!("image {image} pulled in {took:.1} s")),
-                )
-            }
-            Err(why) => (
-                Severity::Warning,
-                "Failed",
-                Some(format!("image {image} cannot be pulled: {why}")),
-            ),
-        };
-        // An image that was here already is no news.
-        if let Some(message) = message {
-            let mut event = journal::about("", Timestamp::now(), severity, reason, message);
-            event.about = about;
-            self.events().tell(event);
-        }
-        done.map_err(|why| EngineError::Pull {
-            image: Box::new(image.clone()),
-            why,
-        })
-    }
-
     /// Makes and starts a pod; the caller has its turn.
     pub(super) async fn start_pod(self: &Arc<Self>, run: &PodRun) -> Result<(), EngineError> {
         let held = self.table().pods.get(&run.id).cloned();
@@ -101,13 +63,17 @@ impl Inner {
         done
     }
 
-    async fn images_of(&self, run: &PodRun) -> Result<BTreeMap<String, LocalImage>, EngineError> {
+    async fn images_of(self: &Arc<Self>, run: &PodRun) -> Result<BTreeMap<String, LocalImage>, EngineError> {
         let mut images: BTreeMap<String, LocalImage> = BTreeMap::new();
         let mut pulled: BTreeMap<&ImageRef, LocalImage> = BTreeMap::new();
         for container in run.init_containers.iter().chain(&run.containers) {
             let image = match pulled.get(&container.image) {
                 Some(image) => image.clone(),
-                None => self.pull(&container.image, container.pull, Some(run)).await?,
+                None => {
+                    let about = format!("Pod/{}", run.id);
+                    self.pull(&container.image, container.pull, &run.pull_secrets, about)
+                        .await?
+                }
             };
             pulled.insert(&container.image, image.clone());
             images.insert(container.name.clone(), image);
@@ -127,13 +93,16 @@ impl Inner {
             path: dir.to_owned(),
             source,
         })?;
-        for image in images.values() {
-            self.images
-                .keep(&super::uid_of(dir), image)
-                .map_err(failed("keeping its images"))?;
-        }
+        let (source, kept): (_, Vec<LocalImage>) =
+            (Arc::clone(&self.images), images.values().cloned().collect());
+        let owner = super::uid_of(dir);
+        // Waits for the disk, which the shim's start does not have to.
+        let keeping = tokio::task::spawn_blocking(move || source.keep(&owner, &kept));
+        let mut run_here = run.clone();
+        // It has its images.
+        run_here.pull_secrets = Vec::new();
         let handover = Handover {
-            run: run.clone(),
+            run: run_here,
             images,
             cgroup_parent: self.config.cgroup_parent.clone(),
             claims: self.config.root.join("claims"),
@@ -152,6 +121,11 @@ impl Inner {
         let pid = link.state().map(|state| state.shim.pid).ok_or_else(lost)?;
         let netns = PathBuf::from(format!("/proc/{pid}/ns/net"));
         let place = self.places.attach(run, &netns).await?;
+        keeping
+            .await
+            .map_err(|err| err.to_string())
+            .flatten()
+            .map_err(failed("keeping its images"))?;
         link.send(&Request::Go(place)).await.map_err(|_| lost())?;
         let begun = |state: &ShimState| state.begun || state.ended;
         if !in_time(link.until(|told| told.state.as_ref().is_some_and(begun))).await {

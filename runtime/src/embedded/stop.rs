@@ -73,7 +73,7 @@ impl Inner {
             Ok(Err(error)) => tracing::warn!(dir = %dir.display(), %error, "not all of a pod is put away"),
             Err(error) => tracing::error!(%error, "putting a pod away ended early"),
         }
-        if let Err(error) = self.images.let_go(&uid_of(dir)) {
+        if let Err(error) = self.images.keep(&uid_of(dir), &[]) {
             tracing::warn!(%error, "a pod's images are not let go");
         }
     }

@@ -5,7 +5,7 @@
 
 mod script;
 
-use crate::{Engine, EngineError, EngineEvent, LogFile, LogQuery};
+use crate::{Engine, EngineError, EngineEvent, LogFile, LogQuery, PullProgress, Pulls};
 use bytes::Bytes;
 use kit::Clock;
 use model::{
@@ -31,6 +31,7 @@ struct Shared {
     world: Mutex<World>,
     /// Counts what moved.
     version: watch::Sender<u64>,
+    pulls: watch::Sender<Pulls>,
     /// The version that was last looked at.
     seen: Mutex<u64>,
 }
@@ -43,6 +44,8 @@ struct World {
     bad_images: BTreeMap<ImageRef, String>,
     held_unready: BTreeSet<PodId>,
     taken: Vec<Step>,
+    kept: Vec<BTreeSet<ImageRef>>,
+    held_pulls: BTreeMap<ImageRef, PullProgress>,
     made: u64,
     first_wait: Duration,
 }
@@ -80,6 +83,7 @@ impl FakeEngine {
             shared: Arc::new(Shared {
                 world: Mutex::new(world),
                 version: watch::Sender::new(0),
+                pulls: watch::Sender::default(),
                 seen: Mutex::new(0),
             }),
         }
@@ -93,6 +97,39 @@ impl FakeEngine {
     /// From now on pulls of `image` succeed.
     pub fn mend_pulls(&self, image: &ImageRef) {
         self.world().bad_images.remove(image);
+    }
+
+    /// From now on pulls of `image` stop here, until [`FakeEngine::release_pulls`].
+    pub fn hold_pulls(&self, image: ImageRef, at: PullProgress) {
+        self.world().held_pulls.insert(image, at);
+    }
+
+    /// Held pulls of `image` go on.
+    pub fn release_pulls(&self, image: &ImageRef) {
+        self.world().held_pulls.remove(image);
+        self.moved();
+    }
+
+    /// What [`Engine::keep`] was told, in order.
+    pub fn kept(&self) -> Vec<BTreeSet<ImageRef>> {
+        self.world().kept.clone()
+    }
+
+    async fn pull(&self, image: &ImageRef) -> Result<(), EngineError> {
+        let mut version = self.shared.version.subscribe();
+        loop {
+            let held = self.world().held_pulls.get(image).copied();
+            let Some(at) = held else { break };
+            self.shared.pulls.send_modify(|pulls| {
+                pulls.insert(image.clone(), at);
+            });
+            // The sender lives in `self`.
+            let _ = version.changed().await;
+        }
+        self.shared
+            .pulls
+            .send_if_modified(|pulls| pulls.remove(image).is_some());
+        pullable(&self.world(), image)
     }
 
     /// Holds a pod, present or to come, unready, or lets it be ready again.
@@ -225,7 +262,7 @@ impl FakeEngine {
             source,
             id,
             Severity::Normal,
-            ("Started", format!("container {name} started")),
+            ("Started", format!("Started container {name}")),
         );
         drop(world);
         self.moved();
@@ -358,7 +395,7 @@ impl Engine for FakeEngine {
     async fn apply(&self, step: &Step) -> Result<(), EngineError> {
         self.world().taken.push(step.clone());
         match &step.action {
-            Action::Pull { image, .. } => pullable(&self.world(), image)?,
+            Action::Pull { image, .. } => self.pull(image).await?,
             Action::StartPod { pod } => self.start_pod(pod)?,
             Action::StopPod { pod, .. } => self.stop_pod(pod),
             Action::RefreshFiles { pod, volumes } => {
@@ -455,6 +492,21 @@ impl Engine for FakeEngine {
             );
         }
         Ok(events)
+    }
+
+    async fn sources(&self) -> Result<BTreeSet<String>, EngineError> {
+        let world = self.world();
+        let live = world.pods.values().map(|pod| pod.source.clone());
+        Ok(live.chain(world.journals.keys().cloned()).collect())
+    }
+
+    async fn keep(&self, images: &BTreeSet<ImageRef>) -> Result<(), EngineError> {
+        self.world().kept.push(images.clone());
+        Ok(())
+    }
+
+    fn pulls(&self) -> watch::Receiver<Pulls> {
+        self.shared.pulls.subscribe()
     }
 }
 

@@ -3,11 +3,10 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "part of the tests")]
 
-use model::{ImageRef, PullPolicy, Step};
+use model::{ImageRef, Step};
 use runtime::Engine as _;
-use runtime::embedded::{Embedded, EmbeddedConfig, ImageSource, LocalImage, Pace};
+use runtime::embedded::{Answer, Embedded, EmbeddedConfig, ImageSource, LocalImage, Pace, Pull};
 use std::io::BufRead as _;
-use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -50,17 +49,13 @@ async fn agent(args: &[String]) {
 struct One(LocalImage);
 
 impl ImageSource for One {
-    fn pull<'a>(
-        &'a self,
-        _: &'a ImageRef,
-        _: PullPolicy,
-    ) -> Pin<Box<dyn Future<Output = Result<LocalImage, String>> + Send + 'a>> {
+    fn local<'a>(&'a self, _: &'a ImageRef) -> Answer<'a, Option<LocalImage>> {
+        Box::pin(async { Ok(Some(self.0.clone())) })
+    }
+    fn pull<'a>(&'a self, _: Pull<'a>) -> Answer<'a, LocalImage> {
         Box::pin(async { Ok(self.0.clone()) })
     }
-    fn keep(&self, _: &str, _: &LocalImage) -> Result<(), String> {
-        Ok(())
-    }
-    fn let_go(&self, _: &str) -> Result<(), String> {
+    fn keep(&self, _: &str, _: &[LocalImage]) -> Result<(), String> {
         Ok(())
     }
     fn owners(&self) -> Vec<String> {

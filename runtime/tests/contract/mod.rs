@@ -67,6 +67,7 @@ pub fn pod(name: &str, restart: RestartPolicy, script: &str) -> PodRun {
         volumes: Vec::new(),
         host_aliases: Vec::new(),
         hostname: None,
+        pull_secrets: Vec::new(),
     }
 }
 
@@ -240,11 +241,12 @@ pub async fn events_are_told_once(engine: &impl Engine) {
         .unwrap();
     engine.apply(&stop("told")).await.unwrap();
     let mut read = BTreeMap::new();
-    let mut reasons = Vec::new();
+    let (mut reasons, mut source) = (Vec::new(), String::new());
     for event in engine.events(&read).await.unwrap() {
         let last = read.insert(event.source.clone(), event.position).unwrap_or(0);
         assert_eq!(event.position, last + 1, "no gap, no repetition");
         if event.event.about == "Pod/default/told" {
+            source.clone_from(&event.source);
             reasons.push(event.event.reason);
         }
     }
@@ -253,7 +255,12 @@ pub async fn events_are_told_once(engine: &impl Engine) {
         at("Started").is_some() && at("Started") < at("Killing"),
         "{reasons:?}"
     );
+    assert!(engine.sources().await.unwrap().contains(&source));
     assert_eq!(engine.events(&read).await.unwrap(), []);
+    assert!(
+        !engine.sources().await.unwrap().contains(&source),
+        "a journal that is told goes with its pod"
+    );
 }
 
 /// An image that cannot be had is told by name, and nothing is left behind.

@@ -61,7 +61,7 @@ async fn root_containers_outlive_the_agent_and_are_restarted_without_it() {
     assert_eq!(rig.state()["shim"], before["shim"], "the same shim");
     let events = engine.events(&BTreeMap::new()).await.unwrap();
     let reasons: Vec<_> = events.iter().map(|event| event.event.reason.as_str()).collect();
-    assert_eq!(reasons, ["Started", "Exited", "Started"]);
+    assert_eq!(reasons, ["Created", "Started", "Exited", "Created", "Started"]);
     // A repeated step changes nothing.
     engine.apply(&start(&steady)).await.unwrap();
     assert_eq!(rig.state()["shim"], before["shim"]);

@@ -9,6 +9,7 @@ mod limits;
 mod network;
 mod pods;
 mod probes;
+mod pulls;
 mod rig;
 mod security;
 mod volumes;

@@ -2,14 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use model::{Digest, ImageRef, PullPolicy, Step};
+use model::{Digest, ImageRef, Step};
 use runtime::embedded::network::{Network, NetworkConfig, netns};
-use runtime::embedded::{Embedded, EmbeddedConfig, ImageSource, LocalImage, Pace};
+use runtime::embedded::{Answer, Embedded, EmbeddedConfig, ImageSource, LocalImage, Pace, Pull};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -265,22 +264,18 @@ pub async fn eventually(what: &str, right: impl Fn() -> bool) {
 }
 
 impl ImageSource for Busybox {
-    fn pull<'a>(
-        &'a self,
-        image: &'a ImageRef,
-        _: PullPolicy,
-    ) -> Pin<Box<dyn Future<Output = Result<LocalImage, String>> + Send + 'a>> {
+    fn local<'a>(&'a self, image: &'a ImageRef) -> Answer<'a, Option<LocalImage>> {
+        Box::pin(async move { Ok((image.repository != "missing").then(|| self.image())) })
+    }
+    fn pull<'a>(&'a self, pull: Pull<'a>) -> Answer<'a, LocalImage> {
         Box::pin(async move {
-            if image.repository == "missing" {
+            if pull.image.repository == "missing" {
                 return Err("the registry does not know it".to_owned());
             }
             Ok(self.image())
         })
     }
-    fn keep(&self, _: &str, _: &LocalImage) -> Result<(), String> {
-        Ok(())
-    }
-    fn let_go(&self, _: &str) -> Result<(), String> {
+    fn keep(&self, _: &str, _: &[LocalImage]) -> Result<(), String> {
         Ok(())
     }
     fn owners(&self) -> Vec<String> {
@@ -327,7 +322,7 @@ fn usable() -> Result<(), String> {
 }
 
 #[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
-fn skipped(why: &str) {
+pub fn skipped(why: &str) {
     eprintln!("SKIPPED: {why}");
 }
 

@@ -37,7 +37,7 @@ fn workload_row(workload: &WorkloadStatus) -> Markup {
     html! {
         tr .workload {
             th scope="rowgroup" { (workload.key.name) span .sub { (workload.key.kind) " · " (workload.key.namespace) } }
-            td { (parts::badge(tone, word)) }
+            td { (parts::badge(tone, word)) @if let Some(reason) = &workload.reason { span .sub { (reason) } } }
             td .number { span .is-short[workload.ready < workload.desired] { (workload.ready) "/" (workload.desired) } }
             td .number { (restarts) }
             td .wide {
@@ -93,6 +93,10 @@ pub(super) fn plan(status: Option<&Status>) -> Markup {
     html! {
         @if status.why.lines.is_empty() { p .empty { "Nothing to decide." } }
         @else { (parts::scrolling("Plan, object by object", &table)) }
+        @if !status.notes.is_empty() {
+            h3 { "Notes on what Git says" }
+            ul .plain { @for remark in &status.notes { li { (remark) } } }
+        }
     }
 }
 

@@ -58,7 +58,7 @@ impl<'a> Sizes<'a> {
     /// What a device that runs `old` fetches for `new`.
     pub async fn download(&mut self, old: &Wanted, new: &Wanted, platform: &Platform) -> Download {
         let names = |wanted: &Wanted| -> BTreeSet<ImageRef> {
-            wanted.images().into_iter().map(|(image, _)| image).collect()
+            wanted.images().into_iter().map(|wanted| wanted.image).collect()
         };
         let (have, want) = (names(old), names(new));
         let missing: Vec<&ImageRef> = want.difference(&have).collect();

@@ -50,6 +50,7 @@ fn pod(init: &[Resources], side_by_side: &[Resources]) -> PodRun {
         volumes: Vec::new(),
         host_aliases: Vec::new(),
         hostname: None,
+        pull_secrets: Vec::new(),
     }
 }
 

@@ -270,7 +270,8 @@ impl Pod {
         let process = ProcessId::of(pid).unwrap_or(ProcessId { pid, start: 0 });
         let name = self.containers[at].name.clone();
         self.containers[at].running(process, Timestamp::now(), now);
-        self.tell(Severity::Normal, "Started", format!("container {name} started"));
+        self.tell(Severity::Normal, "Created", format!("Created container {name}"));
+        self.tell(Severity::Normal, "Started", format!("Started container {name}"));
         if let Some(status) = stray {
             self.exited(at, status);
         } else if self.stop.is_some() {
