@@ -27,7 +27,8 @@ async fn main() -> anyhow::Result<()> {
         seed::TOKEN
     );
     tokio::spawn(live(store.clone()));
-    let dashboard = Dashboard::new(store, Arc::new(seed::Logs), false, CancellationToken::new());
+    let dashboard = Dashboard::new(store, Arc::new(seed::Logs), false, CancellationToken::new())
+        .with_charts(Arc::new(seed::Past));
     axum::serve(listener, router(dashboard)).await?;
     Ok(())
 }

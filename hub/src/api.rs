@@ -67,7 +67,7 @@ impl Hub {
         }
     }
 
-    fn age(&self, at: Timestamp) -> u64 {
+    pub(crate) fn age(&self, at: Timestamp) -> u64 {
         u64::try_from(self.now().duration_since(at).as_secs()).unwrap_or(0)
     }
 

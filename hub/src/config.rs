@@ -1,5 +1,7 @@
 //! What a hub needs to know before it starts.
 
+use crate::forward::ForwarderConfig;
+use crate::history::HistoryConfig;
 use jiff::SignedDuration;
 use kit::{Clock, SystemClock};
 use std::net::SocketAddr;
@@ -12,7 +14,7 @@ use std::time::Duration;
 pub struct HubConfig {
     /// Where devices and people connect; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// Folder of all state: `hub.db`, `ca/`, `blobs/`.
+    /// Folder of all state: `hub.db`, `ca/`, `blobs/`, `history/`.
     pub data: PathBuf,
     /// Trust domain in every certificate; fixed at the first start.
     pub domain: String,
@@ -32,6 +34,10 @@ pub struct HubConfig {
     pub handshakes: usize,
     /// Sessions being opened at the same time; others are told to come back.
     pub openings: usize,
+    /// What is kept of telemetry.
+    pub history: HistoryConfig,
+    /// Where telemetry is sent onward.
+    pub forwarders: Vec<ForwarderConfig>,
     /// The hub's time.
     pub clock: Arc<dyn Clock>,
 }
@@ -51,6 +57,8 @@ impl HubConfig {
             connections: 100_000,
             handshakes: 1024,
             openings: 256,
+            history: HistoryConfig::default(),
+            forwarders: Vec::new(),
             clock: Arc::new(SystemClock),
         }
     }

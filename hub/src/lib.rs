@@ -2,8 +2,8 @@
 //!
 //! Takes: devices' sessions and people's requests, on one TLS listener.
 //! Gives: enrolment and certificates, [`store`] (what was received, kept before it is acknowledged), signed intents,
-//! an OCI registry, the JSON API, and [`dashboard`]
-//! (pages for people).
+//! an OCI registry, telemetry that can be asked by SQL, the JSON API,
+//! and [`dashboard`] (pages for people).
 //! Never: reaches into a device; a device runs what Git says, and the hub only listens and states intent.
 //!
 //! A device is known by its certificate alone, a person by a bearer token; nothing else in a request is believed.
@@ -13,6 +13,9 @@ mod caller;
 mod config;
 pub mod dashboard;
 mod enrol;
+mod file;
+mod forward;
+mod history;
 mod ingest;
 mod logs;
 mod pages;
@@ -23,8 +26,12 @@ mod session;
 mod sessions;
 pub mod store;
 
+pub use crate::history::HistoryConfig;
 pub use config::HubConfig;
+pub use file::{FileConfig, FileConfigError};
+pub use forward::{BadForwarder, ForwarderConfig, ForwarderKind};
 
+use crate::history::History;
 use blobs::Registry;
 use caller::Quiet;
 use identity::tls::{HubTls, TlsError};
@@ -53,6 +60,12 @@ pub enum HubError {
     /// Its images.
     #[error("open the hub's registry")]
     Registry(#[from] blobs::StoreError),
+    /// Its telemetry.
+    #[error("open the folder of telemetry")]
+    History(#[source] std::io::Error),
+    /// Its forwarders.
+    #[error(transparent)]
+    Forwarder(#[from] BadForwarder),
     /// Its address.
     #[error("listen on {address}")]
     Listen {
@@ -73,6 +86,8 @@ pub struct Hub {
     tls: HubTls,
     sessions: Sessions,
     registry: Registry,
+    history: History,
+    board: forward::Board,
     openings: Arc<Semaphore>,
     quiet: Quiet,
     tasks: Tasks,
@@ -93,16 +108,23 @@ impl Hub {
     /// # Errors
     /// See [`HubError`].
     pub async fn build(config: HubConfig) -> Result<Bound, HubError> {
+        ForwarderConfig::check_all(&config.forwarders)?;
         let options = store::Options {
             clock: config.clock.clone(),
             heartbeat: config.heartbeat,
             missed: config.missed,
+            check: history::check,
             ..store::Options::default()
         };
         let store = Store::open_with(&config.data, options)?;
+        // Records wait for a forwarder from before the first of them comes.
+        let cursors = config.forwarders.iter();
+        let cursors = cursors.map(|forwarder| (forwarder.name.clone(), forwarder.streams()));
+        store.set_forwarders(cursors.collect()).await?;
         let authority = Authority::open(&config.data.join("ca"), &config.domain, config.clock.clone())?;
         let tls = HubTls::new(&authority, &config.all_names())?;
         let registry = registry::open(&config.data.join("blobs"))?;
+        let history = History::open(&config.data).map_err(HubError::History)?;
         let admin_token = if store.has_people().await? && !config.reset_admin {
             None
         } else {
@@ -124,6 +146,8 @@ impl Hub {
             tls,
             sessions: Sessions::default(),
             registry,
+            history,
+            board: forward::Board::default(),
             openings: Arc::new(Semaphore::new(config.openings)),
             quiet: Quiet::default(),
             tasks: Tasks::new(),

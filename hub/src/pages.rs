@@ -1,10 +1,12 @@
 //! The dashboard at this hub: its pages, with the output of containers through the devices' sessions.
 
-use crate::Hub;
+use crate::dashboard::charts::{ChartSource, Charts, Window};
 use crate::dashboard::{self, Dashboard, LogChunks, LogSource, LogTail};
 use crate::logs::Answer;
+use crate::{Hub, history};
 use axum::Router;
 use http_body::Body as _;
+use jiff::Timestamp;
 use model::DeviceName;
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -16,7 +18,23 @@ use wire::frame::{LogAsk, Question};
 /// All pages of this hub.
 pub(crate) fn router(hub: &Arc<Hub>) -> Router {
     let logs = Arc::new(SessionLogs(hub.clone()));
-    dashboard::router(Dashboard::new(hub.store.clone(), logs, true, hub.tasks.stop()))
+    let pages = Dashboard::new(hub.store.clone(), logs, true, hub.tasks.stop());
+    dashboard::router(pages.with_charts(Arc::new(PastOfHub(hub.clone()))))
+}
+
+/// Asks the hub's history.
+struct PastOfHub(Arc<Hub>);
+
+impl ChartSource for PastOfHub {
+    fn charts(
+        &self,
+        device: Option<&DeviceName>,
+        window: Window,
+        now: Timestamp,
+    ) -> Pin<Box<dyn Future<Output = Charts> + Send + '_>> {
+        let device = device.cloned();
+        Box::pin(async move { history::charts(&self.0, device.as_ref(), window, now).await })
+    }
 }
 
 /// Asks devices through their sessions.

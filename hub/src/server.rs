@@ -2,7 +2,7 @@
 
 use crate::caller::Caller;
 use crate::problem::Refusal;
-use crate::{Hub, api, enrol, logs, pages, registry, session};
+use crate::{Hub, api, enrol, forward, history, logs, pages, registry, session};
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::routing::{any, delete, get, post};
@@ -46,6 +46,9 @@ fn router(hub: Arc<Hub>) -> Router {
         .route("/v1/generations", get(api::generations))
         .route("/v1/events", get(api::events))
         .route("/v1/audit", get(api::audit))
+        .route("/v1/forwarders", get(forward::list))
+        .route("/v1/query", post(history::query))
+        .route("/v1/query/tables", get(history::tables))
         .route("/v1/tokens", get(api::tokens).post(api::create_token))
         .route("/v1/tokens/{id}", delete(api::cancel_token));
     let images = Router::new()
@@ -80,6 +83,8 @@ pub(crate) async fn run(hub: Arc<Hub>, listener: TcpListener, stop: impl Future<
     raise_file_limit();
     refresh_certificate(&hub);
     hub.collect_images();
+    history::start(&hub);
+    forward::start(&hub);
     let accepting = async {
         loop {
             match listener.accept().await {

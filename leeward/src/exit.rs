@@ -48,6 +48,10 @@ pub struct NotAllowed(pub String);
 /// The code of an error, by the condition in its chain.
 pub fn code_of(err: &anyhow::Error) -> u8 {
     for cause in err.chain() {
+        #[cfg(feature = "hub")]
+        if cause.is::<hub::FileConfigError>() {
+            return REFUSED;
+        }
         if cause.is::<Refused>()
             || cause.is::<agent::ConfigError>()
             || cause.is::<render::RenderError>()

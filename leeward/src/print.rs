@@ -62,10 +62,15 @@ pub fn one<T: Serialize>(output: Output, item: &T, text: impl FnOnce() -> String
 }
 
 /// The first columns of a table as text.
-pub fn lay_out(table: &Table, columns: usize) -> String {
-    let head: Vec<String> = table.head.iter().map(|h| (*h).to_owned()).collect();
-    let all = || std::iter::once(&head).chain(&table.rows);
-    let widths: Vec<usize> = (0..columns)
+pub fn lay_out(table: &Table, shown: usize) -> String {
+    let head = table.head.iter().take(shown).map(|h| (*h).to_owned());
+    columns(head.collect(), &table.rows)
+}
+
+/// Headings and rows below each other; of each row, as many cells as there are headings.
+pub fn columns(head: Vec<String>, rows: &[Vec<String>]) -> String {
+    let all = || std::iter::once(&head).chain(rows);
+    let widths: Vec<usize> = (0..head.len())
         .map(|i| all().map(|row| row[i].chars().count()).max().unwrap_or(0))
         .collect();
     let mut text = String::new();

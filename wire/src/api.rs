@@ -9,6 +9,9 @@
 //! | `GET generations?device=` | [`GenerationRow`] list |
 //! | `GET events?device=&limit=` | [`EventRow`] list, newest first |
 //! | `GET audit?limit=` | [`AuditRow`] list, newest first |
+//! | `GET forwarders` | [`ForwarderRow`] list |
+//! | `POST query` ([`QueryAsk`]) | [`QueryAnswer`]; reads only |
+//! | `GET query/tables` | [`QueryTable`] list: what a query may name |
 //! | `GET tokens`, `POST tokens` ([`NewToken`]) | [`TokenRow`] list, [`MadeToken`] |
 //! | `DELETE tokens/{id}` | spends what is left of it |
 //! | `POST devices/{name}/intents` ([`NewIntent`]) | [`MadeIntent`] |
@@ -354,4 +357,108 @@ pub struct LoginLink {
     pub path: String,
     /// Until when it opens.
     pub expires_at: Timestamp,
+}
+
+/// A question in SQL.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct QueryAsk {
+    /// One statement that reads.
+    pub sql: String,
+    /// Rows at most; a thousand where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+}
+
+/// Its answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct QueryAnswer {
+    /// In order.
+    pub columns: Vec<QueryColumn>,
+    /// A value for each column; times in RFC 3339, maps as objects.
+    pub rows: Vec<Vec<serde_json::Value>>,
+    /// There would have been more rows.
+    pub truncated: bool,
+}
+
+/// A column of a table or of an answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct QueryColumn {
+    /// Its name.
+    pub name: String,
+    /// Its type.
+    pub kind: String,
+    /// What it says, where it is of a table.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub about: String,
+}
+
+/// A table that a query may name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct QueryTable {
+    /// Its name.
+    pub name: String,
+    /// What a row of it is.
+    pub about: String,
+    /// In order.
+    pub columns: Vec<QueryColumn>,
+}
+
+/// A forwarder of telemetry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ForwarderRow {
+    /// Its name.
+    pub name: String,
+    /// `remoteWrite`, `loki`, `opensearch`, `otlp`, `alertmanager`.
+    pub kind: String,
+    /// Its receiver.
+    pub url: String,
+    /// What it sends.
+    pub streams: Vec<String>,
+    /// `UpToDate`, `Sending`, or `Waiting`: its receiver takes nothing now.
+    pub state: String,
+    /// Why it waits.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// When it tries again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_at: Option<Timestamp>,
+    /// Records that wait.
+    pub waiting: u64,
+    /// Their bytes.
+    pub waiting_bytes: u64,
+    /// Seconds since the oldest of them came.
+    pub lag_seconds: u64,
+    /// Records that its receiver has.
+    pub sent: u64,
+    /// Records that were too old or too many before they were sent.
+    pub dropped: u64,
+    /// Records, or entries of them, that its receiver would not take.
+    pub set_aside: u64,
+    /// When something was last taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_sent_at: Option<Timestamp>,
+    /// The newest records that its receiver would not take.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub newest_set_aside: Vec<ForwarderAside>,
+}
+
+/// A record that a receiver would not take.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ForwarderAside {
+    /// Whose.
+    pub device: String,
+    /// Of which stream.
+    pub stream: String,
+    /// Its number there.
+    pub sequence: u64,
+    /// When it was set aside.
+    pub at: Timestamp,
+    /// What the receiver said.
+    pub why: String,
 }

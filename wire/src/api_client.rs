@@ -1,8 +1,8 @@
 //! The people's side of the JSON API.
 
 use crate::api::{
-    AuditRow, DeviceDetail, DeviceSummary, ERROR_TRAILER, EventRow, GenerationRow, LoginLink, MadeIntent,
-    MadeToken, NewIntent, NewToken, TokenRow, WorkloadRow,
+    AuditRow, DeviceDetail, DeviceSummary, ERROR_TRAILER, EventRow, ForwarderRow, GenerationRow, LoginLink,
+    MadeIntent, MadeToken, NewIntent, NewToken, QueryAnswer, QueryAsk, QueryTable, TokenRow, WorkloadRow,
 };
 use crate::client::{ANSWER_WITHIN, ConnectError, Connection, HubAddress, body_of, open};
 use crate::frame::LogAsk;
@@ -142,6 +142,30 @@ impl ApiClient {
     pub async fn intend(&self, device: &DeviceName, new: &NewIntent) -> Result<MadeIntent, ApiError> {
         self.call(Method::POST, &format!("/v1/devices/{device}/intents"), Some(new))
             .await
+    }
+
+    /// Where telemetry is sent onward, and how far.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn forwarders(&self) -> Result<Vec<ForwarderRow>, ApiError> {
+        self.get("/v1/forwarders").await
+    }
+
+    /// Asks by SQL.
+    ///
+    /// # Errors
+    /// Reasons `BadQuery`, `ReadOnly`, `TooMuchMemory`, `TooSlow`, `Busy`.
+    pub async fn query(&self, ask: &QueryAsk) -> Result<QueryAnswer, ApiError> {
+        self.call(Method::POST, "/v1/query", Some(ask)).await
+    }
+
+    /// The tables that a query may name.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn query_tables(&self) -> Result<Vec<QueryTable>, ApiError> {
+        self.get("/v1/query/tables").await
     }
 
     /// A link that opens the dashboard in a browser without a token being typed.

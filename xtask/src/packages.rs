@@ -34,6 +34,9 @@ pub const TESTS: &[(&str, &str)] = &[
     ("chromium-driver", "chromedriver"),
     ("gpg", "gpg"),
     ("gpg-agent", "gpg-agent"),
+    ("prometheus", "prometheus"),
+    ("prometheus-alertmanager", "prometheus-alertmanager"),
+    ("victoria-metrics", "victoria-metrics"),
 ];
 
 /// The kubectl whose kustomize the renderer is compared with.

@@ -40,7 +40,19 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "wire",
         ],
     ),
-    ("hub", &["blobs", "identity", "kit", "model", "telemetry", "wire"]),
+    ("history", &["kit", "telemetry"]),
+    (
+        "hub",
+        &[
+            "blobs",
+            "history",
+            "identity",
+            "kit",
+            "model",
+            "telemetry",
+            "wire",
+        ],
+    ),
     (
         "sim",
         &["agent", "blobs", "device", "identity", "kit", "model", "wire"],
@@ -58,6 +70,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 
 /// Crates that the device build must not reach.
 const NOT_ON_DEVICES: &[&str] = &[
+    "history",
     "hub",
     "sim",
     "rusqlite",

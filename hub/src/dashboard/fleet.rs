@@ -1,5 +1,6 @@
 //! `/`: the whole fleet at a glance.
 
+use super::charts::ChartQuery;
 use super::layout::{self, Place};
 use super::live::{Fragment, Look};
 use super::login::{Viewer, percent_encode};
@@ -75,8 +76,10 @@ pub(super) async fn page(
     viewer: Viewer,
     State(dashboard): State<Dashboard>,
     Query(query): Query<FleetQuery>,
+    Query(past): Query<ChartQuery>,
 ) -> Result<Markup, PageError> {
     let shown = look(&dashboard.store, &query).await?;
+    let charts = dashboard.chart_section(None, past.window, "/").await;
     let live = format!("view=fleet&{}", query.query(query.health(), query.page()));
     let fragment = |id: &str| shown.markup(id);
     let content = html! {
@@ -91,6 +94,7 @@ pub(super) async fn page(
         (table(fragment("rows")))
         (fragment("pager"))
         (fragment("recent"))
+        (charts)
     };
     Ok(layout::page(
         &viewer,

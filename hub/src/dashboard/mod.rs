@@ -8,6 +8,7 @@
 
 mod assets;
 mod audit;
+pub mod charts;
 mod device;
 mod fleet;
 mod layout;
@@ -24,6 +25,7 @@ use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
+use maud::{Markup, html};
 use model::DeviceName;
 use serde::{Deserialize, Serialize};
 use std::future::Future;
@@ -75,6 +77,7 @@ pub struct Dashboard {
     secure: bool,
     stop: CancellationToken,
     tries: Arc<login::Tries>,
+    charts: Option<Arc<dyn charts::ChartSource>>,
 }
 
 impl std::fmt::Debug for Dashboard {
@@ -95,7 +98,25 @@ impl Dashboard {
             secure,
             stop,
             tries: Arc::default(),
+            charts: None,
         }
+    }
+
+    /// Shows charts of the recent past, too.
+    #[must_use]
+    pub fn with_charts(mut self, charts: Arc<dyn charts::ChartSource>) -> Self {
+        self.charts = Some(charts);
+        self
+    }
+
+    /// The charts of a page; none where nobody knows the past.
+    async fn chart_section(&self, device: Option<&DeviceName>, window: charts::Window, path: &str) -> Markup {
+        let Some(source) = &self.charts else {
+            return html! {};
+        };
+        let now = self.store.options().clock.now();
+        let charts = source.charts(device, window, now).await;
+        charts::section(&charts, window, now, path)
     }
 }
 

@@ -2,7 +2,9 @@
 
 use super::front::Tx;
 use super::records::{Cursor, EVENTS_STREAM, HEARTBEAT_STREAM, STATUS_STREAM};
-use super::{StoreError, convert, status};
+use super::staged::{self, TELEMETRY_STREAMS};
+use super::{Change, Options, StoreError, convert, status};
+use bytes::Bytes;
 use model::{DeviceName, Event, Heartbeat, Severity, Status};
 use rusqlite::params;
 
@@ -17,6 +19,8 @@ pub(super) enum Content {
     Event(Box<Event>),
     /// Of the stream `heartbeat`.
     Heartbeat(Box<Heartbeat>),
+    /// Of a telemetry stream.
+    Telemetry,
     /// Of a stream that the hub does not read.
     Opaque,
     /// It cannot be what its stream says; why.
@@ -25,8 +29,14 @@ pub(super) enum Content {
 
 impl Content {
     /// Reads a record that `device` sent.
-    pub fn read(stream: &str, device: &DeviceName, payload: &[u8]) -> Self {
+    pub fn read(options: &Options, stream: &str, device: &DeviceName, payload: &Bytes) -> Self {
         match stream {
+            _ if TELEMETRY_STREAMS.contains(&stream) => {
+                match (options.check)(stream, device, options.clock.now(), payload) {
+                    Ok(()) => Self::Telemetry,
+                    Err(why) => Self::Unreadable(why),
+                }
+            }
             STATUS_STREAM => match serde_json::from_slice::<Status>(payload) {
                 Ok(told) if told.device != *device => {
                     let other = &told.device;
@@ -55,12 +65,17 @@ impl Content {
         device: &DeviceName,
         cursor: &Cursor,
         sequence: u64,
-        payload: &[u8],
+        payload: &Bytes,
     ) -> Result<(), StoreError> {
         match self {
             Self::Status(told, json) => status::take(tx, device, cursor, sequence, told, json),
             Self::Event(event) => insert_event(tx, device, cursor, sequence, event),
             Self::Heartbeat(beat) => status::refresh(tx, device, beat),
+            Self::Telemetry => {
+                staged::stage(tx, device, &cursor.stream, cursor.ordinal, sequence, payload)?;
+                tx.tell(Change::Telemetry);
+                Ok(())
+            }
             Self::Opaque => {
                 tx.sql
                     .prepare_cached("INSERT INTO records VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
@@ -70,27 +85,39 @@ impl Content {
                         convert::int(cursor.ordinal),
                         convert::int(sequence),
                         convert::millis(tx.now),
-                        payload
+                        &payload[..]
                     ])?;
                 Ok(())
             }
             Self::Unreadable(why) => {
                 tracing::warn!(%device, stream = cursor.stream, sequence, why, "record set aside");
-                tx.sql
-                    .prepare_cached("INSERT INTO set_aside VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
-                    .execute(params![
-                        device.as_str(),
-                        cursor.stream,
-                        convert::int(cursor.ordinal),
-                        convert::int(sequence),
-                        convert::millis(tx.now),
-                        why,
-                        &payload[..payload.len().min(SET_ASIDE_BYTES)]
-                    ])?;
-                Ok(())
+                let at = (cursor.stream.as_str(), cursor.ordinal, sequence);
+                set_aside(tx, device, at, why, payload)
             }
         }
     }
+}
+
+/// Keeps a record apart, with the reason; `at` is its stream, ordinal and sequence.
+pub(super) fn set_aside(
+    tx: &Tx<'_>,
+    device: &DeviceName,
+    (stream, ordinal, sequence): (&str, u64, u64),
+    why: &str,
+    payload: &[u8],
+) -> Result<(), StoreError> {
+    tx.sql
+        .prepare_cached("INSERT INTO set_aside VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
+        .execute(params![
+            device.as_str(),
+            stream,
+            convert::int(ordinal),
+            convert::int(sequence),
+            convert::millis(tx.now),
+            why,
+            &payload[..payload.len().min(SET_ASIDE_BYTES)]
+        ])?;
+    Ok(())
 }
 
 fn severity_word(severity: Severity) -> &'static str {

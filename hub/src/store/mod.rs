@@ -14,6 +14,7 @@ mod content;
 mod convert;
 mod devices;
 mod error;
+mod forwarded;
 mod front;
 mod health;
 mod intents;
@@ -21,18 +22,22 @@ mod people;
 mod ranges;
 mod records;
 mod schema;
+mod staged;
 mod status;
 
 pub use access::{Certificate, NewCertificate, NewToken, Token, TokenRefusal};
 pub use audit::{Act, AuditCheck, AuditRow};
 pub use devices::{Device, DeviceFilter, Fleet, HeldStatus, NewSession, SeenGeneration, SessionId};
 pub use error::StoreError;
+pub use forwarded::{Forwarded, Passed};
 pub use health::{Health, Link};
 pub use intents::Intent;
 pub use people::{PassKind, Person, Role};
 pub use ranges::Ranges;
 pub use records::{Appended, Batch, Cursor, EVENTS_STREAM, HeldEvent, HeldRecord, STATUS_STREAM, SetAside};
+pub use staged::{Forgotten, HistoryFile, Kept, StagedRecord, TELEMETRY_STREAMS, Unfiled};
 
+use bytes::Bytes;
 use devices::SeenTable;
 use front::Front;
 use jiff::Timestamp;
@@ -44,6 +49,9 @@ use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::broadcast;
+
+/// Says why a record of a telemetry stream, received at this time, cannot be read.
+pub type Check = fn(&str, &DeviceName, Timestamp, &Bytes) -> Result<(), String>;
 
 /// Bounds and periods.
 #[derive(Debug, Clone)]
@@ -62,6 +70,8 @@ pub struct Options {
     pub records_per_stream: usize,
     /// Unreadable records kept of each stream, newest.
     pub set_aside_per_stream: usize,
+    /// Reads a telemetry record, so that what nobody can read is set aside as it comes.
+    pub check: Check,
 }
 
 impl Default for Options {
@@ -74,6 +84,7 @@ impl Default for Options {
             events_per_device: 5_000,
             records_per_stream: 10_000,
             set_aside_per_stream: 100,
+            check: |_, _, _, _| Ok(()),
         }
     }
 }
@@ -97,6 +108,8 @@ pub enum Change {
     Device(DeviceName),
     /// A device has new events.
     Events(DeviceName),
+    /// Telemetry was staged.
+    Telemetry,
     /// The audit trail has a new row.
     Audit,
 }

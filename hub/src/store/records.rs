@@ -8,6 +8,7 @@
 
 use super::content::Content;
 use super::front::Tx;
+use super::staged::TELEMETRY_STREAMS;
 use super::{Change, Ranges, Store, StoreError, convert, devices, status};
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -338,6 +339,7 @@ fn bound_payloads(
 ) -> Result<(), StoreError> {
     let (of, bound) = match stream {
         STATUS_STREAM | HEARTBEAT_STREAM => return Ok(()),
+        _ if TELEMETRY_STREAMS.contains(&stream) => return Ok(()),
         EVENTS_STREAM => (
             "events WHERE device = ?1 AND ?2 = 'events'",
             tx.options.events_per_device,
@@ -417,7 +419,7 @@ impl Store {
         check_numbers(&batch)?;
         let sender = device.clone();
         // Read here, not in the one thread that writes: that is for what must be done in order.
-        let read = |(_, payload): &(u64, Bytes)| Content::read(&batch.stream, device, payload);
+        let read = |(_, payload): &(u64, Bytes)| Content::read(&self.options, &batch.stream, device, payload);
         let contents: Vec<Content> = batch.records.iter().map(read).collect();
         let appended = self
             .front

@@ -169,6 +169,66 @@ CREATE TABLE accounts (
   verdict TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 ",
+    // `id` is never given twice: forwarders and files count by it. `low` and `high` are nanoseconds since 1970.
+    "
+CREATE TABLE staged (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  device TEXT NOT NULL,
+  stream TEXT NOT NULL,
+  ordinal INTEGER NOT NULL,
+  sequence INTEGER NOT NULL,
+  received_at INTEGER NOT NULL,
+  bytes INTEGER NOT NULL,
+  filed INTEGER NOT NULL,
+  payload BLOB NOT NULL
+) STRICT;
+CREATE INDEX staged_of_stream ON staged (stream, id);
+CREATE INDEX staged_unfiled ON staged (stream, id, received_at, bytes) WHERE filed = 0;
+
+-- How far each log file of a device is here: a device that crashed gives entries again, in other records.
+CREATE TABLE log_places (
+  device TEXT NOT NULL,
+  file TEXT NOT NULL,
+  upto INTEGER NOT NULL,
+  updated_at INTEGER NOT NULL,
+  PRIMARY KEY (device, file)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX log_places_by_age ON log_places (updated_at);
+
+CREATE TABLE files (
+  name TEXT PRIMARY KEY,
+  stream TEXT NOT NULL,
+  first INTEGER NOT NULL,
+  last INTEGER NOT NULL,
+  bytes INTEGER NOT NULL,
+  rows INTEGER NOT NULL,
+  low INTEGER NOT NULL,
+  high INTEGER NOT NULL,
+  received_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE forwarders (
+  name TEXT PRIMARY KEY,
+  streams TEXT NOT NULL,
+  upto INTEGER NOT NULL,
+  sent INTEGER NOT NULL,
+  dropped INTEGER NOT NULL,
+  set_aside INTEGER NOT NULL,
+  last_sent_at INTEGER
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE forward_aside (
+  forwarder TEXT NOT NULL REFERENCES forwarders (name) ON DELETE CASCADE,
+  id INTEGER NOT NULL,
+  device TEXT NOT NULL,
+  stream TEXT NOT NULL,
+  sequence INTEGER NOT NULL,
+  at INTEGER NOT NULL,
+  why TEXT NOT NULL,
+  payload BLOB NOT NULL,
+  PRIMARY KEY (forwarder, id)
+) STRICT, WITHOUT ROWID;
+",
 ];
 
 /// The newest schema that this version writes.

@@ -69,7 +69,10 @@ impl Process {
     }
 }
 
-fn record(number: u64) -> Bytes {
+/// What is sent: its stream, and the record with a number.
+pub type What = (&'static str, fn(u64) -> Bytes);
+
+pub fn event(number: u64) -> Bytes {
     let event = Event {
         time: Timestamp::UNIX_EPOCH,
         severity: Severity::Normal,
@@ -88,14 +91,10 @@ pub async fn send(
     mut acknowledged: u64,
     kill_after: Duration,
     process: Process,
+    (stream, record): What,
 ) -> u64 {
     let (session, _orders) = device.connect(hub).await.unwrap();
-    let held = session
-        .welcome()
-        .cursors
-        .get("events")
-        .copied()
-        .unwrap_or_default();
+    let held = session.welcome().cursors.get(stream).copied().unwrap_or_default();
     assert!(
         held.upto >= acknowledged,
         "acknowledged up to {acknowledged}, but the hub has {held:?}"
@@ -107,7 +106,7 @@ pub async fn send(
         while session
             .sender()
             .records(Records::new(
-                "events",
+                stream,
                 EPOCH,
                 first,
                 (first..first + BATCH).map(record).collect(),
@@ -118,7 +117,7 @@ pub async fn send(
             first += BATCH;
             // What was sent and not acknowledged is bounded, as a spool's window is.
             let behind = acks
-                .wait_for(|held| held.get("events").is_some_and(|at| at.upto + 20 * BATCH >= first))
+                .wait_for(|held| held.get(stream).is_some_and(|at| at.upto + 20 * BATCH >= first))
                 .await;
             if behind.is_err() {
                 return;
@@ -137,7 +136,7 @@ pub async fn send(
             }
         }
     );
-    if let Some(at) = session.acks().borrow().get("events") {
+    if let Some(at) = session.acks().borrow().get(stream) {
         acknowledged = acknowledged.max(at.upto);
     }
     acknowledged

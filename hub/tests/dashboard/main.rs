@@ -471,3 +471,58 @@ async fn nothing_comes_from_elsewhere_and_nothing_runs_inline() {
         "{complaints:?}"
     );
 }
+
+#[tokio::test]
+async fn browser_charts_show_gaps_as_gaps_and_have_their_numbers_behind_them() {
+    let Some(browser) = Browser::start().await else {
+        return;
+    };
+    let site = Site::calm().await;
+    site.log_in(&browser, "/").await;
+    browser
+        .until("document.querySelectorAll('#charts figure').length === 3")
+        .await;
+    browser.open(&format!("{}/devices/crane-cam-1", site.base)).await;
+    browser
+        .until("document.querySelectorAll('#charts figure').length === 3")
+        .await;
+    // It was away once: each line has two pieces.
+    let pieces = "return [...document.querySelectorAll('#charts path')].map(p => p.getAttribute('d').split('M').length - 1)";
+    assert_eq!(browser.run(pieces).await, json!([2, 2, 2, 2, 2]));
+    let said = "return [...document.querySelectorAll('#charts svg')].every(s => s.getAttribute('aria-labelledby').split(' ').every(id => document.getElementById(id).textContent.length > 10))";
+    assert_eq!(browser.run(said).await, json!(true));
+    let rows = "return document.querySelectorAll('#charts figure:first-of-type tbody tr').length";
+    assert_eq!(browser.run(rows).await, json!(48));
+    // Another window is a link, and works without scripts.
+    browser
+        .run("document.querySelector('.windows a[href*=\"7d\"]').click()")
+        .await;
+    browser
+        .until("location.search === '?window=7d' && document.querySelector('.windows a[aria-current]').textContent === '7d'")
+        .await;
+    browser
+        .until("document.querySelector('#charts title').textContent === 'CPU over the last 7 days'")
+        .await;
+    browser.open(&format!("{}/devices/tide-gauge-1", site.base)).await;
+    browser
+        .until(
+            "document.getElementById('charts').innerText.includes('Nothing was measured in the last hour')",
+        )
+        .await;
+    // Lines are seen on both grounds: 3 to 1 (WCAG 2.2, 1.4.11).
+    browser.open(&format!("{}/devices/crane-cam-1", site.base)).await;
+    let contrast = "
+      const lum = (c) => { const v = c.map((x) => x / 255).map((x) => x <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * v[0] + 0.7152 * v[1] + 0.0722 * v[2]; };
+      const read = (s) => s.match(/[\\d.]+/g).map(Number);
+      const ground = (e) => { for (; e; e = e.parentElement) { const c = read(getComputedStyle(e).backgroundColor);
+        if (c.length < 4 || c[3] > 0) return c; } return [255, 255, 255]; };
+      return [...document.querySelectorAll('#charts path')].map((p) => {
+        const [a, b] = [lum(read(getComputedStyle(p).stroke)), lum(ground(p.closest('section')))].sort((x, y) => y - x);
+        return (a + 0.05) / (b + 0.05); }).filter((ratio) => ratio < 3);";
+    for scheme in ["light", "dark"] {
+        let features = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
+        browser.devtools("Emulation.setEmulatedMedia", features).await;
+        assert_eq!(browser.run(contrast).await, json!([]), "{scheme}");
+    }
+}

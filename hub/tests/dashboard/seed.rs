@@ -1,6 +1,7 @@
 //! Six devices with a believable past, for the tests and for `cargo run -p hub --example dashboard_fixture`.
 #![expect(clippy::unwrap_used, reason = "a fixture may panic")]
 
+use hub::dashboard::charts::{Chart, ChartSource, Charts, Line, Unit, Window};
 use hub::dashboard::{LogChunks, LogSource, LogTail};
 use hub::store::{Batch, NewCertificate, NewSession, NewToken, Options, Role, Store};
 use jiff::{SignedDuration, Timestamp};
@@ -598,4 +599,62 @@ impl LogSource for Logs {
             Ok(chunks)
         })
     }
+}
+
+/// A device that was away for a while, and warm.
+pub struct Past;
+
+impl ChartSource for Past {
+    fn charts(
+        &self,
+        device: Option<&DeviceName>,
+        window: Window,
+        now: Timestamp,
+    ) -> Pin<Box<dyn Future<Output = Charts> + Send + '_>> {
+        let known = device.is_none_or(|device| device.as_str() != "tide-gauge-1");
+        Box::pin(async move {
+            if known {
+                Ok(past(window, now))
+            } else {
+                Ok(Vec::new())
+            }
+        })
+    }
+}
+
+fn past(window: Window, now: Timestamp) -> Vec<Chart> {
+    let (step, steps) = (
+        window.step().as_secs(),
+        window.length().as_secs() / window.step().as_secs(),
+    );
+    let line = |name: &str, low: f64, high: f64| {
+        let points = (0..steps)
+            // Away in the third quarter.
+            .filter(|at| !(steps / 2..steps * 3 / 4).contains(at))
+            .map(|at| {
+                let wave = ((at as f64) * 0.35).sin().midpoint(1.0);
+                (now.as_second() - (steps - at) * step, low + wave * (high - low))
+            });
+        Line {
+            name: name.into(),
+            points: points.collect(),
+        }
+    };
+    let chart = |title, unit, lines| Chart { title, unit, lines };
+    vec![
+        chart("CPU", Unit::Percent, vec![line("busy", 8.0, 62.0)]),
+        chart(
+            "Temperature",
+            Unit::Celsius,
+            vec![line("cpu-thermal", 51.0, 78.0), line("gpu-thermal", 40.0, 60.0)],
+        ),
+        chart(
+            "Network",
+            Unit::BytesPerSecond,
+            vec![
+                line("received", 2_000.0, 900_000.0),
+                line("sent", 1_000.0, 300_000.0),
+            ],
+        ),
+    ]
 }

@@ -35,7 +35,8 @@ impl Site {
             Arc::new(seed::Logs),
             false,
             CancellationToken::new(),
-        );
+        )
+        .with_charts(Arc::new(seed::Past));
         let server = tokio::spawn(async move { axum::serve(listener, router(dashboard)).await.unwrap() });
         Self {
             store,

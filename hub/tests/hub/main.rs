@@ -2,10 +2,14 @@
 #![expect(clippy::unwrap_used, reason = "a test's set-up may panic")]
 
 mod enrolment;
+mod forward;
+mod history;
 mod hostile;
 mod images;
 mod lifecycle;
+mod otlp;
 mod people;
+mod receiver;
 mod records;
 mod rig;
 mod time;

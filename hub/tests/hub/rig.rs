@@ -156,6 +156,20 @@ impl Rig {
 
     /// The same, with something done while it is down.
     pub async fn restart_after(self, between: impl FnOnce()) -> Self {
+        self.restart_with_after(|_| {}, between).await
+    }
+
+    /// The same with other settings.
+    pub async fn restart_with(self, change: impl FnOnce(&mut HubConfig)) -> Self {
+        self.restart_with_after(change, || {}).await
+    }
+
+    /// Both.
+    pub async fn restart_with_after(
+        self,
+        change: impl FnOnce(&mut HubConfig),
+        between: impl FnOnce(),
+    ) -> Self {
         let Self {
             dir,
             clock,
@@ -168,6 +182,7 @@ impl Rig {
         between();
         let mut config = config(dir.path(), &clock);
         config.listen = address;
+        change(&mut config);
         let running = RunningHub::start(config).await;
         assert_eq!(
             running.admin_token, None,

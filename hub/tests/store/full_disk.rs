@@ -8,7 +8,7 @@ use model::DeviceName;
 async fn send(store: &Store, device: &DeviceName, n: u64) -> Result<u64, StoreError> {
     let payload = Bytes::from(vec![n as u8; 20_000]);
     let told = store
-        .append_records(device, batch("metrics", 1, [(n, payload)]))
+        .append_records(device, batch("readings", 1, [(n, payload)]))
         .await?;
     Ok(told.upto)
 }
@@ -51,7 +51,7 @@ async fn root_a_full_disk_acknowledges_nothing_and_loses_nothing() {
         told.extend(writer.await.unwrap().ok());
     }
     let held = async |store: &Store| {
-        let records = store.records(&device, "metrics", (0, 0), 10_000).await.unwrap();
+        let records = store.records(&device, "readings", (0, 0), 10_000).await.unwrap();
         records
             .into_iter()
             .map(|record| record.sequence)

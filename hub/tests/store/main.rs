@@ -267,7 +267,7 @@ async fn impossible_batches_are_refused_whole() {
     assert!(zero.contains("sequence 0 is not valid"), "{zero}");
     let path = refused(batch("../etc", 1, numbered([1]))).await;
     assert!(path.contains("is no stream name"), "{path}");
-    let sparse = refused(batch("metrics", 1, numbered((0..5000).map(|n| 2 * n + 1)))).await;
+    let sparse = refused(batch("readings", 1, numbered((0..5000).map(|n| 2 * n + 1)))).await;
     assert!(sparse.contains("more than 4096 gaps"), "{sparse}");
     assert_eq!(store.cursors(&device).await.unwrap(), []);
     let stranger = store
@@ -292,7 +292,7 @@ async fn payloads_are_bounded_and_still_never_let_in_twice() {
     let device = enrol(&store, "pi").await;
     for n in 0..30 {
         let range = n * 10 + 1..=n * 10 + 10;
-        for stream in [EVENTS_STREAM, "metrics"] {
+        for stream in [EVENTS_STREAM, "readings"] {
             store
                 .append_records(&device, batch(stream, 1, numbered(range.clone())))
                 .await
@@ -302,7 +302,7 @@ async fn payloads_are_bounded_and_still_never_let_in_twice() {
     let events = store.events(&device, None, 1000).await.unwrap();
     assert!((40..=50).contains(&events.len()), "{}", events.len());
     assert_eq!(events[0].sequence, 300);
-    let records = store.records(&device, "metrics", (0, 0), 1000).await.unwrap();
+    let records = store.records(&device, "readings", (0, 0), 1000).await.unwrap();
     assert!((40..=50).contains(&records.len()), "{}", records.len());
     assert_eq!(records.last().unwrap().sequence, 300);
     let again = store

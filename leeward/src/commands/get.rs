@@ -40,6 +40,8 @@ enum What {
     Audit,
     #[value(alias = "token")]
     Tokens,
+    #[value(alias = "forwarder")]
+    Forwarders,
 }
 
 impl Args {
@@ -53,6 +55,7 @@ impl Args {
             What::Events => events(&hub, &self).await,
             What::Audit => audit(&hub, &self).await,
             What::Tokens => tokens(&hub, &self).await,
+            What::Forwarders => forwarders(&hub, &self).await,
         }
     }
 }
@@ -362,6 +365,48 @@ async fn audit(hub: &ApiClient, args: &Args) -> Result<()> {
                     row.outcome.clone(),
                     row.detail.clone(),
                     row.time.to_string(),
+                ]
+            })
+            .collect(),
+    })
+}
+
+async fn forwarders(hub: &ApiClient, args: &Args) -> Result<()> {
+    let rows = hub.forwarders().await?;
+    list(args.output, &rows, || Table {
+        head: &[
+            "NAME",
+            "KIND",
+            "STREAMS",
+            "STATE",
+            "LAG",
+            "WAITING",
+            "SENT",
+            "DROPPED",
+            "SET ASIDE",
+            "LAST SENT",
+            "MESSAGE",
+            "BYTES",
+            "URL",
+        ],
+        wide: 2,
+        rows: rows
+            .iter()
+            .map(|row| {
+                vec![
+                    row.name.clone(),
+                    row.kind.clone(),
+                    row.streams.join(","),
+                    row.state.clone(),
+                    seconds(row.lag_seconds),
+                    row.waiting.to_string(),
+                    row.sent.to_string(),
+                    row.dropped.to_string(),
+                    row.set_aside.to_string(),
+                    or_dash(row.last_sent_at.map(age)),
+                    first_line(&row.message).to_owned(),
+                    row.waiting_bytes.to_string(),
+                    row.url.clone(),
                 ]
             })
             .collect(),

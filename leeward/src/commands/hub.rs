@@ -2,7 +2,7 @@
 
 use crate::people::Access;
 use crate::print::note;
-use ::hub::{Bound, Hub, HubConfig};
+use ::hub::{Bound, FileConfig, Hub, HubConfig};
 use anyhow::{Context as _, Result};
 use jiff::SignedDuration;
 use std::net::SocketAddr;
@@ -25,6 +25,9 @@ pub struct Args {
     /// Make a new administrator's token: the old one was lost
     #[arg(long)]
     reset_admin: bool,
+    /// File that says what is kept of telemetry and where it is sent onward (docs/guides/forwarding.md)
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Log as JSON lines
     #[arg(long)]
     log_json: bool,
@@ -35,6 +38,11 @@ impl Args {
         super::log_to_stderr(self.log_json);
         let mut config = HubConfig::new(self.listen, self.data.clone());
         config.names = self.names.clone();
+        if let Some(path) = &self.config {
+            let file = FileConfig::read(path)?;
+            config.history = file.history;
+            config.forwarders = file.forwarders;
+        }
         config.reset_admin = self.reset_admin;
         config.heartbeat = self.heartbeat.try_into().context("--heartbeat")?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

@@ -18,6 +18,7 @@ mod local;
 mod login;
 mod logs;
 mod preview;
+mod query;
 mod scaffold;
 mod secret;
 mod spool;
@@ -64,12 +65,14 @@ enum Verb {
     /// Build and push container images without Docker
     Image(image::Args),
 
-    /// List devices, workloads, generations, events, the audit trail or enrolment tokens
+    /// List devices, workloads, generations, events, the audit trail, enrolment tokens or forwarders
     Get(get::Args),
     /// Show all that is known of a device
     Describe(describe::Args),
     /// Show the output of a container
     Logs(logs::Args),
+    /// Ask the hub by SQL: metrics, logs, traces, alerts, devices, events
+    Query(query::Args),
     /// Make a device look at its source now
     Sync(intent::DeviceArgs),
     /// Let a device take no new generation
@@ -112,6 +115,7 @@ impl Line {
             Verb::Get(args) => asking(args.run(access)),
             Verb::Describe(args) => asking(args.run(access)),
             Verb::Logs(args) => asking(args.run(access)),
+            Verb::Query(args) => asking(args.run(access)),
             Verb::Sync(args) => asking(args.run(access, model::IntentKind::SyncNow)),
             Verb::Pause(args) => asking(args.run(access, model::IntentKind::Pause)),
             Verb::Resume(args) => asking(args.run(access, model::IntentKind::Resume)),

@@ -3,13 +3,14 @@
 mod machine;
 mod running;
 
+use super::charts::ChartQuery;
 use super::layout::{self, Place};
 use super::live::{Fragment, Look};
 use super::login::Viewer;
 use super::parts::{self, Tone};
 use super::{Dashboard, PageError, fleet};
 use crate::store::{Device, Health, HeldEvent, Link, Store};
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use maud::{Markup, html};
 use model::DeviceName;
 
@@ -23,9 +24,12 @@ pub(super) async fn page(
     viewer: Viewer,
     State(dashboard): State<Dashboard>,
     Path(name): Path<String>,
+    Query(query): Query<ChartQuery>,
 ) -> Result<Markup, PageError> {
     let device: DeviceName = name.parse().map_err(|_| PageError::NoSuchDevice(name.clone()))?;
     let shown = look(&dashboard.store, &device).await?;
+    let path = format!("/devices/{device}");
+    let charts = dashboard.chart_section(Some(&device), query.window, &path).await;
     let fragment = |id: &str| shown.markup(id);
     let content = html! {
         (fragment("head"))
@@ -33,6 +37,7 @@ pub(super) async fn page(
             div .main {
                 (fragment("workloads"))
                 (log_panel(&device))
+                (charts)
                 (fragment("events"))
                 (fragment("plan"))
             }
