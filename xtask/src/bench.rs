@@ -26,29 +26,53 @@ struct Suite {
 }
 
 /// All suites, in the order in which they run.
-const SUITES: &[Suite] = &[Suite {
-    name: "agent",
-    figures: &[
-        at_most("idle-pss", "MiB", 12.0),
-        at_most("start-ready", "ms", 70.0),
-        at_most("idle-cpu", "% of a core", 0.2),
-        at_most("idle-writes", "MB/day", 1.0),
-        at_most("ten-pss", "MiB", 25.0),
-        at_most("shim-pss", "MiB", 0.8),
-        ratio_at_most("apply-one", "s", 0.25),
-        ratio_at_most("apply-ten", "s", 0.15),
-        at_most("reboot-ten", "s", 5.0),
-        open("push-fleet", "s"),
-    ],
-    run: |ask| {
-        packages::install(&[packages::DEMO, packages::PEERS])?;
-        let device = dist::device()?;
-        let mut bench = Command::new(demo::build("release")?);
-        bench.args(["dev", "bench", "--app"]).arg(demo::demo_app()?);
-        bench.arg("--agent-program").arg(device);
-        measure(&mut bench, ask)
+const SUITES: &[Suite] = &[
+    Suite {
+        name: "check",
+        figures: &[
+            ratio_at_most("check-100", "s CPU", 0.1),
+            open("check-100-peak", "MiB"),
+        ],
+        run: |ask| {
+            cargo::run(&mut cargo([
+                "build",
+                "--quiet",
+                "--release",
+                "-p",
+                "check",
+                "--example",
+                "bench",
+            ]))?;
+            let mut bench = Command::new(target().join("release/examples/bench"));
+            bench.env("LEEWARD_KUBECTL", packages::kubectl()?);
+            bench.env("LEEWARD_JSONSCHEMA", packages::jsonschema()?);
+            measure(&mut bench, ask)
+        },
     },
-}];
+    Suite {
+        name: "agent",
+        figures: &[
+            at_most("idle-pss", "MiB", 12.0),
+            at_most("start-ready", "ms", 70.0),
+            at_most("idle-cpu", "% of a core", 0.2),
+            at_most("idle-writes", "MB/day", 1.0),
+            at_most("ten-pss", "MiB", 25.0),
+            at_most("shim-pss", "MiB", 0.8),
+            ratio_at_most("apply-one", "s", 0.25),
+            ratio_at_most("apply-ten", "s", 0.15),
+            at_most("reboot-ten", "s", 5.0),
+            open("push-fleet", "s"),
+        ],
+        run: |ask| {
+            packages::install(&[packages::DEMO, packages::PEERS])?;
+            let device = dist::device()?;
+            let mut bench = Command::new(demo::build("release")?);
+            bench.args(["dev", "bench", "--app"]).arg(demo::demo_app()?);
+            bench.arg("--agent-program").arg(device);
+            measure(&mut bench, ask)
+        },
+    },
+];
 
 /// What a suite is asked for.
 struct Ask {
