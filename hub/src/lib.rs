@@ -9,6 +9,7 @@
 //! A device is known by its certificate alone, a person by a bearer token; nothing else in a request is believed.
 
 mod api;
+mod authority;
 mod caller;
 mod config;
 pub mod dashboard;

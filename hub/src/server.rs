@@ -2,7 +2,7 @@
 
 use crate::caller::Caller;
 use crate::problem::Refusal;
-use crate::{Hub, api, enrol, forward, history, logs, pages, registry, session};
+use crate::{Hub, api, authority, enrol, forward, history, logs, pages, registry, session};
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::routing::{any, delete, get, post};
@@ -49,6 +49,7 @@ fn router(hub: Arc<Hub>) -> Router {
         .route("/v1/forwarders", get(forward::list))
         .route("/v1/query", post(history::query))
         .route("/v1/query/tables", get(history::tables))
+        .route("/v1/authority", get(authority::state).post(authority::step))
         .route("/v1/tokens", get(api::tokens).post(api::create_token))
         .route("/v1/tokens/{id}", delete(api::cancel_token));
     let images = Router::new()

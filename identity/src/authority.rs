@@ -114,6 +114,19 @@ enum Role {
     Old,
 }
 
+/// An authority that is trusted, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trusted {
+    /// `issuing`, `next` or `old`.
+    pub role: &'static str,
+    /// SHA-256 of the certificate, hexadecimal.
+    pub fingerprint: String,
+    /// Its certificate, PEM.
+    pub certificate: String,
+    /// End of its validity.
+    pub not_after: Timestamp,
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Root {
@@ -235,6 +248,35 @@ impl Authority {
             .iter()
             .map(|root| root.certificate.clone())
             .collect()
+    }
+
+    /// All that are trusted, with what each is for.
+    ///
+    /// # Errors
+    /// [`AuthorityError::Key`] where a certificate of ours cannot be read.
+    pub fn trusted(&self) -> Result<Vec<Trusted>, AuthorityError> {
+        let look = |root: &Root| {
+            let der = CertificateDer::from_pem_slice(root.certificate.as_bytes())
+                .map_err(|_| AuthorityError::Key)?;
+            let (_, parsed) = x509_parser::parse_x509_certificate(&der).map_err(|_| AuthorityError::Key)?;
+            Ok(Trusted {
+                role: match root.role {
+                    Role::Issuing => "issuing",
+                    Role::Next => "next",
+                    Role::Old => "old",
+                },
+                fingerprint: sha256_hex(&der),
+                certificate: root.certificate.clone(),
+                not_after: Timestamp::from_second(parsed.validity().not_after.timestamp())
+                    .unwrap_or(Timestamp::MAX),
+            })
+        };
+        self.kept.roots.iter().map(look).collect()
+    }
+
+    /// When the last step of a roll-over was made.
+    pub fn changed_at(&self) -> Timestamp {
+        self.kept.changed_at
     }
 
     /// The signed trust bundle.

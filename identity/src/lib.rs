@@ -20,7 +20,7 @@ pub mod tls;
 mod token;
 mod trust;
 
-pub use authority::{Authority, AuthorityError, CsrError, IDENTITY_LIFE, Issued, OPERATIONAL_LIFE};
+pub use authority::{Authority, AuthorityError, CsrError, IDENTITY_LIFE, Issued, OPERATIONAL_LIFE, Trusted};
 pub use certificate::{BadCertificate, Kind, Peer};
 pub use keys::{DeviceKeys, Held, IntentError, KeyError, Requests};
 pub use lifecycle::{Action, Event, Failure, Lifecycle, Step};

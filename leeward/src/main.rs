@@ -18,6 +18,10 @@ fn main() -> ExitCode {
     if words.get(1).is_some_and(|word| word == "shim") {
         return ExitCode::from(runtime::shim::main(words.into_iter().skip(2).collect()));
     }
+    #[cfg(feature = "hub")]
+    clap_complete::CompleteEnv::with_factory(<commands::Line as clap::CommandFactory>::command)
+        .var(commands::completions::VARIABLE)
+        .complete();
     let line = commands::Line::parse();
     match line.run() {
         Ok(()) => ExitCode::SUCCESS,

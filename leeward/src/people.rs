@@ -20,7 +20,7 @@ pub struct Access {
 }
 
 /// Options that every command of people takes.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, Default, clap::Args)]
 pub struct AccessArgs {
     /// File with the hub's address, authority and token
     #[arg(long, env = "LEEWARD_ACCESS", value_name = "FILE", global = true)]
@@ -32,7 +32,8 @@ impl AccessArgs {
     pub fn path(&self) -> Result<PathBuf> {
         match &self.access {
             Some(path) => Ok(path.clone()),
-            None => default_path(),
+            // Asked for candidates by a shell, nobody has read the environment for us.
+            None => std::env::var_os("LEEWARD_ACCESS").map_or_else(default_path, |path| Ok(path.into())),
         }
     }
 

@@ -211,6 +211,20 @@ fn root_a_user_who_is_not_root_has_a_world_of_their_own() {
     user.leeward(&["dev", "restore", "pi-1"]);
     assert_eq!(user.json(&["dev", "status", "-o", "json"])[0]["shape"], "");
 
+    // The hub's authority rolls over; neither the device nor this person is shut out.
+    user.leeward(&["hub", "authority", "roll"]);
+    let state = user.json(&["hub", "authority", "list", "-o", "json"]);
+    let roles: Vec<&Value> = state["authorities"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|a| &a["role"])
+        .collect();
+    assert_eq!(roles, ["old", "issuing"]);
+    let (code, _, said) = user.try_leeward(&["hub", "authority", "retire"]);
+    assert!(code == Some(3) && said.contains("pi-1"), "{code:?} {said}");
+    user.device_becomes("connected again", |device| device["link"] == "Connected");
+
     user.leeward(&["dev", "down"]);
     assert!(!user.world().exists());
     if is_root() {

@@ -25,7 +25,7 @@ mod world;
 
 pub use git_server::{GitServer, Options as GitServerOptions};
 pub use shape::{Delay, Loss, Rate, Shape};
-pub use world::{NoDevice, SimDevice, World};
+pub use world::{NoDevice, SimDevice, World, names};
 
 use anyhow::Result;
 use std::path::Path;

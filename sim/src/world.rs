@@ -96,6 +96,17 @@ pub const FLEET: &[(&str, &str)] = &[
     ("pi4-1", "raspberry-pi-4"),
 ];
 
+/// Names of the devices of the world in a folder, where there is one.
+pub fn names(dir: &Path) -> Vec<String> {
+    let ledger = kit::disk::read_if_there(&dir.join(LEDGER)).ok().flatten();
+    let ledger: Option<Ledger> = ledger.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let devices = ledger.map(|ledger| ledger.devices).unwrap_or_default();
+    devices
+        .into_iter()
+        .map(|device| device.name.to_string())
+        .collect()
+}
+
 impl World {
     /// Opens the world of a folder; `program` is the `leeward` binary that its processes run.
     ///

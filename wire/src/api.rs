@@ -14,6 +14,7 @@
 //! | `GET query/tables` | [`QueryTable`] list: what a query may name |
 //! | `GET tokens`, `POST tokens` ([`NewToken`]) | [`TokenRow`] list, [`MadeToken`] |
 //! | `DELETE tokens/{id}` | spends what is left of it |
+//! | `GET authority`, `POST authority` ([`NewStep`]) | [`AuthorityState`] |
 //! | `POST devices/{name}/intents` ([`NewIntent`]) | [`MadeIntent`] |
 //! | `GET devices/{name}/logs?namespace=&pod=&...` ([`crate::frame::LogAsk`]) | the output as it comes; why it broke off in the trailer `leeward-error` |
 //! | `POST login-links` | [`LoginLink`]: opens the dashboard for the token's owner |
@@ -286,6 +287,56 @@ pub struct NewToken {
     /// Valid for so many seconds; an hour where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl_seconds: Option<u64>,
+}
+
+/// The hub's authorities: whom devices and people trust.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AuthorityState {
+    /// All that are trusted.
+    pub authorities: Vec<AuthorityRow>,
+    /// When the last step of a roll-over was made.
+    pub changed_at: Timestamp,
+    /// Devices, not shut out, that hold no certificate of the issuing authority yet: they would be, once the old one is
+    /// retired.
+    pub behind: Vec<DeviceName>,
+}
+
+/// An authority.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AuthorityRow {
+    /// `issuing`; `next`: trusted, and to issue soon; `old`: trusted, and issues no more.
+    pub role: String,
+    /// SHA-256 of the certificate, hexadecimal.
+    pub fingerprint: String,
+    /// Valid to.
+    pub not_after: Timestamp,
+    /// PEM.
+    pub certificate: String,
+}
+
+/// A step of the authority's roll-over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewStep {
+    /// Which.
+    pub step: RollOver,
+    /// Also where that shuts devices out.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// See [`NewStep`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RollOver {
+    /// Make the next authority; everybody learns to trust it.
+    Prepare,
+    /// It issues from now on.
+    Activate,
+    /// The old one is trusted no more.
+    Retire,
 }
 
 /// A token, told once.

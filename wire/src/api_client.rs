@@ -1,9 +1,6 @@
 //! The people's side of the JSON API.
 
-use crate::api::{
-    AuditRow, DeviceDetail, DeviceSummary, ERROR_TRAILER, EventRow, ForwarderRow, GenerationRow, LoginLink,
-    MadeIntent, MadeToken, NewIntent, NewToken, QueryAnswer, QueryAsk, QueryTable, TokenRow, WorkloadRow,
-};
+use crate::api::{AuditRow, AuthorityState, DeviceDetail, DeviceSummary, ERROR_TRAILER, EventRow, ForwarderRow, GenerationRow, LoginLink, MadeIntent, MadeToken, NewIntent, NewStep, NewToken, QueryAnswer, QueryAsk, QueryTable, TokenRow, WorkloadRow};
 use crate::client::{ANSWER_WITHIN, ConnectError, Connection, HubAddress, body_of, open};
 use crate::frame::LogAsk;
 use bytes::Bytes;
@@ -106,6 +103,22 @@ impl ApiClient {
     /// See [`ApiError`].
     pub async fn audit(&self, limit: u32) -> Result<Vec<AuditRow>, ApiError> {
         self.get(&format!("/v1/audit?limit={limit}")).await
+    }
+
+    /// The hub's authorities.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn authority(&self) -> Result<AuthorityState, ApiError> {
+        self.get("/v1/authority").await
+    }
+
+    /// Makes a step of the authority's roll-over.
+    ///
+    /// # Errors
+    /// Reason `RollOver` where it is not its turn, `Behind` where it would shut devices out.
+    pub async fn roll_over(&self, step: &NewStep) -> Result<AuthorityState, ApiError> {
+        self.call(Method::POST, "/v1/authority", Some(step)).await
     }
 
     /// Enrolment tokens.

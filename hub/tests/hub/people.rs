@@ -7,7 +7,7 @@ use identity::IntentError;
 use model::{IntentKind, Signed};
 use std::time::Duration;
 use wire::ApiError;
-use wire::api::NewIntent;
+use wire::api::{NewIntent, NewStep, RollOver};
 use wire::client::{Order, Orders};
 use wire::frame::{LogAsk, Question};
 
@@ -382,4 +382,41 @@ async fn an_administrator_who_lost_the_token_gets_a_new_one_at_the_hub() {
     let stale = api(&running, &rig.admin_token);
     assert_eq!(reason(stale.devices().await), "Unauthorized");
     running.stop().await;
+}
+
+#[tokio::test]
+async fn the_authority_rolls_over_by_the_api_and_shuts_nobody_out_unasked() {
+    let rig = Rig::new().await;
+    let mut device = rig.device("a").await;
+    let step = |step| NewStep { step, force: false };
+    rig.clock.advance(Duration::from_secs(60));
+    let early = rig.api.roll_over(&step(RollOver::Activate)).await;
+    assert_eq!(reason(early), "RollOver");
+    let state = rig.api.roll_over(&step(RollOver::Prepare)).await.unwrap();
+    assert_eq!(roles(&state), ["issuing", "next"]);
+    assert!(state.behind.is_empty());
+    let state = rig.api.roll_over(&step(RollOver::Activate)).await.unwrap();
+    assert_eq!(roles(&state), ["old", "issuing"]);
+    assert_eq!(state.behind, [device.name.clone()]);
+    assert_eq!(reason(rig.api.roll_over(&step(RollOver::Retire)).await), "Behind");
+
+    device.connect(&rig.at()).await.unwrap();
+    device.renew(&rig.at()).await.unwrap();
+    assert!(rig.api.authority().await.unwrap().behind.is_empty());
+    let state = rig.api.roll_over(&step(RollOver::Retire)).await.unwrap();
+    assert_eq!(roles(&state), ["issuing"]);
+    device.connect(&rig.at()).await.unwrap();
+    let acts = rig.api.audit(10).await.unwrap();
+    assert!(
+        acts.iter().any(|act| act.action == "authority.retire"),
+        "{acts:?}"
+    );
+}
+
+fn roles(state: &wire::api::AuthorityState) -> Vec<&str> {
+    state
+        .authorities
+        .iter()
+        .map(|authority| authority.role.as_str())
+        .collect()
 }

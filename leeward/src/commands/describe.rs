@@ -12,6 +12,7 @@ use wire::api::{DeviceDetail, EventRow, Proof};
 pub struct Args {
     /// The word `device` may stand before the name, as in kubectl
     #[arg(value_name = "DEVICE", num_args = 1..=2)]
+    #[cfg_attr(feature = "hub", arg(add = clap_complete::ArgValueCandidates::new(super::completions::devices)))]
     words: Vec<String>,
     /// Form of the output
     #[arg(short, long, value_enum, default_value_t)]

@@ -1,8 +1,10 @@
 //! `leeward dev`: a hub and simulated devices on this machine.
 
+use super::completions::simulated;
 use crate::exit::Refused;
 use crate::print::{Output, Table, list, note, or_dash};
 use anyhow::{Context as _, Result};
+use clap_complete::ArgValueCandidates;
 use serde::Serialize;
 use sim::{Delay, GitServer, GitServerOptions, Loss, Rate, Shape, World};
 use std::net::{SocketAddr, TcpListener};
@@ -38,17 +40,20 @@ enum Verb {
     /// Cut a device's link
     Cut {
         /// Which
+        #[arg(add = ArgValueCandidates::new(simulated))]
         device: String,
     },
     /// Restore a device's link: neither cut nor limited
     Restore {
         /// Which
+        #[arg(add = ArgValueCandidates::new(simulated))]
         device: String,
     },
     /// Make a device's link worse, the same in each direction, until `restore`
     #[command(group = clap::ArgGroup::new("limits").required(true).multiple(true))]
     Shape {
         /// Which
+        #[arg(add = ArgValueCandidates::new(simulated))]
         device: String,
         /// Bits each second, such as 1mbit
         #[arg(long, group = "limits")]
@@ -63,6 +68,7 @@ enum Verb {
     /// Kill a device's agent with SIGKILL
     Kill {
         /// Which
+        #[arg(add = ArgValueCandidates::new(simulated))]
         device: String,
     },
     /// Commit the work tree of the example repository, and push it
@@ -217,7 +223,7 @@ impl Args {
     }
 }
 
-fn default_dir() -> Result<PathBuf> {
+pub fn default_dir() -> Result<PathBuf> {
     if !sim::rootless::needed() && !sim::rootless::inside() {
         return Ok("/var/lib/leeward-dev".into());
     }

@@ -16,6 +16,7 @@ pub struct Args {
     what: What,
     /// Only this device's
     #[arg(short, long)]
+    #[cfg_attr(feature = "hub", arg(add = clap_complete::ArgValueCandidates::new(super::completions::devices)))]
     device: Option<DeviceName>,
     /// How many of the newest (events, audit)
     #[arg(long, default_value_t = 50)]

@@ -1,6 +1,6 @@
 //! `leeward hub`.
 
-use crate::people::Access;
+use crate::people::{Access, AccessArgs};
 use crate::print::note;
 use ::hub::{Bound, FileConfig, Hub, HubConfig};
 use anyhow::{Context as _, Result};
@@ -9,7 +9,22 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
+    #[command(flatten)]
+    serve: Serve,
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// Whom devices and people trust, and the roll-over to the next
+    Authority(super::authority::Args),
+}
+
+#[derive(Debug, clap::Args)]
+struct Serve {
     /// Folder of all state
     #[arg(long, default_value = "/var/lib/leeward-hub", value_name = "DIR")]
     data: PathBuf,
@@ -34,7 +49,16 @@ pub struct Args {
 }
 
 impl Args {
-    pub fn run(self) -> Result<()> {
+    pub fn run(self, access: AccessArgs) -> Result<()> {
+        match self.verb {
+            Some(Verb::Authority(args)) => super::asking(args.run(access)),
+            None => self.serve.run(),
+        }
+    }
+}
+
+impl Serve {
+    fn run(self) -> Result<()> {
         super::log_to_stderr(self.log_json);
         let mut config = HubConfig::new(self.listen, self.data.clone());
         config.names = self.names.clone();

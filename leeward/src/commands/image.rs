@@ -79,7 +79,7 @@ struct Build {
 }
 
 /// `--spec`: what all platforms share, and the files of each.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Spec {
     #[serde(default)]
@@ -174,7 +174,7 @@ impl Build {
             return Ok(vec![ImageBuild {
                 platform: self.platform.clone().unwrap_or_else(Platform::host),
                 files,
-                config: self.config(),
+                config: self.flags().config(),
                 allow_dynamic: self.allow_dynamic,
             }]);
         };
@@ -202,15 +202,17 @@ impl Build {
             .collect()
     }
 
-    fn config(&self) -> ImageConfig {
-        ImageConfig {
+    /// What the flags say, as a file would.
+    fn flags(&self) -> Spec {
+        Spec {
             entrypoint: self.entrypoint.clone(),
             cmd: self.cmd.clone(),
             env: self.env.clone(),
-            user: self.user.clone().unwrap_or_default(),
-            working_dir: self.workdir.clone().unwrap_or_default(),
-            exposed_ports: self.port.clone(),
-            ..ImageConfig::default()
+            ports: self.port.clone(),
+            user: self.user.clone(),
+            workdir: self.workdir.clone(),
+            allow_dynamic: self.allow_dynamic,
+            ..Spec::default()
         }
     }
 

@@ -10,6 +10,7 @@ use wire::api::{NewIntent, NewToken};
 #[derive(Debug, clap::Args)]
 pub struct DeviceArgs {
     /// Which device
+    #[cfg_attr(feature = "hub", arg(add = clap_complete::ArgValueCandidates::new(super::completions::devices)))]
     device: DeviceName,
     /// How long the device may take to hear of it, such as 1h
     #[arg(long)]

@@ -12,6 +12,7 @@ use wire::frame::LogAsk;
 pub struct Args {
     /// Device and pod or workload; with --local the pod or workload alone
     #[arg(value_name = "DEVICE POD", num_args = 1..=2, required = true)]
+    #[cfg_attr(feature = "hub", arg(add = clap_complete::ArgValueCandidates::new(super::completions::devices)))]
     words: Vec<String>,
     /// Namespace of the pod
     #[arg(short, long, default_value = "default")]

@@ -1,9 +1,13 @@
 //! The verbs.
 
 mod agent;
+#[cfg(feature = "hub")]
+mod authority;
 mod build;
 #[cfg(feature = "check")]
 mod check;
+#[cfg(feature = "hub")]
+pub mod completions;
 mod describe;
 #[cfg(feature = "sim")]
 mod dev;
@@ -88,6 +92,13 @@ enum Verb {
 
     /// At a device: the keys that it decrypts the repository's secrets with
     Secret(secret::Args),
+    /// Print what lets a shell complete commands, options and names of devices
+    ///
+    /// For bash: `source <(leeward completions bash)` in ~/.bashrc; for zsh the same in ~/.zshrc; for fish:
+    /// `leeward completions fish | source` in ~/.config/fish/config.fish.
+    #[cfg(feature = "hub")]
+    Completions(completions::Args),
+
     /// At a device: how it is, without any network
     Status(local::Args),
     /// At a device: what waits for its hub, record by record, and the proof that nothing is missing
@@ -101,7 +112,7 @@ impl Line {
         match self.verb {
             Verb::Agent(args) => args.run(),
             #[cfg(feature = "hub")]
-            Verb::Hub(args) => args.run(),
+            Verb::Hub(args) => args.run(access),
             #[cfg(feature = "sim")]
             Verb::Dev(args) => args.run(),
             Verb::Init(args) => made(&args),
@@ -123,6 +134,8 @@ impl Line {
             Verb::Login(args) => asking(args.run(access)),
             Verb::Token(args) => asking(args.run(access)),
             Verb::Secret(args) => args.run(),
+            #[cfg(feature = "hub")]
+            Verb::Completions(args) => args.run(),
             Verb::Status(args) => args.run(),
             Verb::Spool(args) => args.run(),
         }
