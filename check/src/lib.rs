@@ -27,6 +27,7 @@ mod rule;
 mod schema;
 mod scope;
 mod scopes;
+mod sealed;
 
 pub use finding::{Finding, Place, Related, Severity};
 pub use images::{ImageAnswer, ImageNeed, Images};
@@ -35,17 +36,28 @@ pub use rule::{NoSuchRule, Rule};
 
 use files::Files;
 use model::{Object, Tree};
-use render::Inspection;
+use render::{Given, Inspection, NoRemotes, Remotes};
 use scope::Scope;
+use sops::Keys;
 use std::collections::BTreeSet;
 
 /// What a repository is checked for.
 #[derive(Debug, Clone, Default)]
-pub struct Options {
+pub struct Options<'a> {
     /// The version of the clusters that run Kubernetes.
     pub kubernetes: KubernetesVersion,
     /// The hardware classes, each with the folder that its devices render.
     pub classes: Vec<DeviceClass>,
+    /// What SOPS files are decrypted with; without any they stay as they are, and what is sealed is not looked at.
+    pub keys: Option<&'a Keys>,
+    /// What answers for addresses in kustomizations; without it they are refused.
+    pub remotes: Option<&'a dyn Remotes>,
+}
+
+impl<'a> Options<'a> {
+    fn remotes(&self) -> &'a dyn Remotes {
+        self.remotes.unwrap_or(&NoRemotes)
+    }
 }
 
 /// A hardware class, as far as it bounds what can run.
@@ -98,7 +110,7 @@ impl Report {
 }
 
 /// Checks a whole repository.
-pub fn check(tree: &Tree, options: &Options) -> Report {
+pub fn check(tree: &Tree, options: &Options<'_>) -> Report {
     let rendered = render_all(tree, options);
     let read: BTreeSet<String> = rendered
         .iter()
@@ -136,7 +148,8 @@ pub fn check(tree: &Tree, options: &Options) -> Report {
 }
 
 /// A cluster is rendered once for each class of its devices, whose variables differ.
-fn render_all<'a>(tree: &Tree, options: &'a Options) -> Vec<(Scope<'a>, Inspection)> {
+fn render_all<'a>(tree: &Tree, options: &'a Options<'_>) -> Vec<(Scope<'a>, Inspection)> {
+    let no_keys = Keys::default();
     let mut rendered = Vec::new();
     let mut seen: BTreeSet<String> = BTreeSet::new();
     let folders = options.classes.iter().map(|class| class.folder.as_str());
@@ -151,7 +164,12 @@ fn render_all<'a>(tree: &Tree, options: &'a Options) -> Vec<(Scope<'a>, Inspecti
         let has_classes = each.len() > 0;
         for class in each.chain(none.filter(|_| !has_classes)) {
             let variables = class.map(engine::variables).unwrap_or_default();
-            let inspection = render::inspect(tree, &folder, &variables);
+            let given = Given {
+                vars: &variables,
+                keys: options.keys.unwrap_or(&no_keys),
+                remotes: options.remotes(),
+            };
+            let inspection = render::inspect(tree, &folder, &given);
             seen.insert(folder.clone());
             seen.extend(inspection.folders.iter().cloned());
             let scope = Scope {
@@ -163,7 +181,7 @@ fn render_all<'a>(tree: &Tree, options: &'a Options) -> Vec<(Scope<'a>, Inspecti
         }
     }
     for folder in scopes::roots(tree, &seen) {
-        let inspection = render::inspect_folder(tree, &folder);
+        let inspection = render::inspect_folder(tree, &folder, options.remotes());
         let scope = Scope {
             folder,
             is_cluster: false,

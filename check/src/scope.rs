@@ -15,6 +15,7 @@ use crate::{
     references::Defined,
     removed,
     schema::{Fault, Validator},
+    sealed,
 };
 use model::Object;
 use render::{Inspection, Traced};
@@ -143,7 +144,10 @@ impl<'a> Checker<'a> {
 
     /// Schema and API version.
     fn of_schema(&mut self, scope: &Scope<'_>, traced: &Traced) -> Vec<Fault> {
-        let object = &traced.object;
+        if sealed::is_whole(&traced.object) {
+            return Vec::new();
+        }
+        let object = &sealed::opened(&traced.object);
         let text = object.value().to_string();
         if let Some(faults) = self.known.get(&text) {
             return faults.clone();
@@ -243,7 +247,8 @@ impl<'a> Checker<'a> {
         faults: &mut [Vec<Fault>],
     ) {
         let own = inspection.objects.iter().map(|traced| &traced.object);
-        let own: Vec<Object> = own.filter(|object| !flux::is_flux(object)).cloned().collect();
+        let own = own.filter(|object| !flux::is_flux(object) && !sealed::is_whole(object));
+        let own: Vec<Object> = own.map(sealed::opened).collect();
         for (key, refusal) in engine::refusals(own, class) {
             // The engine speaks of the namespace that an object without one is in.
             let is_it = |traced: &Traced| {

@@ -117,7 +117,7 @@ pub(crate) fn loose_crds(tree: &Tree, read: &BTreeSet<String>) -> Vec<model::Obj
         list.push_str("resources: [crds.yaml]\n");
         loose.write("kustomization.yaml", list.clone());
         loose.write("crds.yaml", data.clone());
-        let found = render::inspect_folder(&loose, "");
+        let found = render::inspect_folder(&loose, "", &render::NoRemotes);
         objects.extend(found.objects.into_iter().map(|traced| traced.object));
     }
     objects

@@ -1,12 +1,12 @@
 //! Rendering that goes on behind a fault, and tells where each object comes from.
 
 use crate::{
-    BuildOptions, LoadRestrictor, RenderError, flux,
+    BuildOptions, Given, LoadRestrictor, Remotes, RenderError, flux,
     resource::{Resource, Resources, Source},
     yaml::Node,
 };
 use model::{Object, Origin, Tree};
-use std::{collections::BTreeMap, rc::Rc};
+use std::rc::Rc;
 
 /// Where an object comes from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -42,15 +42,15 @@ pub struct Inspection {
 }
 
 /// As [`crate::render`], for people: a fault in one `Kustomization` is told and does not hide those of the others.
-pub fn inspect(tree: &Tree, path: &str, vars: &BTreeMap<String, String>) -> Inspection {
-    flux::inspect(tree, path, vars)
+pub fn inspect(tree: &Tree, path: &str, given: &Given<'_>) -> Inspection {
+    flux::inspect(tree, path, given)
 }
 
 /// As [`crate::build`] without restriction of loading, with origins.
-pub fn inspect_folder(tree: &Tree, path: &str) -> Inspection {
+pub fn inspect_folder(tree: &Tree, path: &str, remotes: &dyn Remotes) -> Inspection {
     let options = BuildOptions {
         load_restrictor: LoadRestrictor::None,
-        ..BuildOptions::default()
+        remotes,
     };
     let mut inspection = Inspection {
         folders: vec![path.to_owned()],

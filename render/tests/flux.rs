@@ -223,6 +223,15 @@ fn wrong_flux_objects_say_what_is_wrong() {
     assert_eq!(twice.unwrap_err().details().problem, Problem::Conflict);
 }
 
+fn inspect(tree: &Tree, path: &str) -> render::Inspection {
+    let given = render::Given {
+        vars: &BTreeMap::new(),
+        keys: &sops::Keys::default(),
+        remotes: &render::NoRemotes,
+    };
+    render::inspect(tree, path, &given)
+}
+
 #[test]
 fn an_inspection_goes_on_behind_faults_and_knows_where_objects_come_from() {
     let overlay = "resources: [../base]\nnamePrefix: my-\npatches:\n- path: patch.yaml\n\
@@ -244,7 +253,7 @@ fn an_inspection_goes_on_behind_faults_and_knows_where_objects_come_from() {
         ("base/maps.yaml", two),
     ];
     let tree: Tree = files.into_iter().collect();
-    let found = render::inspect(&tree, "clusters/pi", &BTreeMap::new());
+    let found = inspect(&tree, "clusters/pi");
     let problems: Vec<String> = found.problems.iter().map(ToString::to_string).collect();
     assert!(problems[0].contains("unknown field `unknown`"), "{problems:?}");
     assert!(

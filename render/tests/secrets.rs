@@ -254,6 +254,11 @@ fn keys_may_come_from_a_secret_of_the_tree_and_data_may_hold_encrypted_files() {
         .iter()
         .map(|(path, text)| (*path, (*text).to_owned()))
         .collect();
-    let inspection = render::inspect(&tree, "c", &BTreeMap::new());
+    let nobody = Given {
+        vars: &BTreeMap::new(),
+        keys: &Keys::default(),
+        remotes: &render::NoRemotes,
+    };
+    let inspection = render::inspect(&tree, "c", &nobody);
     assert!(inspection.problems.is_empty(), "{:?}", inspection.problems);
 }

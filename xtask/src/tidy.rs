@@ -11,7 +11,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("kit", &[]),
     ("blobs", &["kit", "model"]),
-    ("check", &["model", "plan", "render"]),
+    ("check", &["model", "plan", "render", "sops"]),
     ("device", &["kit", "model"]),
     ("identity", &["kit", "model"]),
     ("plan", &["model"]),

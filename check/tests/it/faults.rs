@@ -615,3 +615,18 @@ fn faults_do_not_hide_one_another() {
     "#]]
     .assert_eq(&checked(&text));
 }
+
+#[test]
+fn what_nobody_here_can_decrypt_is_judged_by_its_form() {
+    let sealed = "stringData:\n  token: ENC[AES256_GCM,data:x,iv:y,tag:z,type:str]\nsops:\n  version: 3.11.0\n  mac: ENC[x]\n  age: []\n";
+    let good = spoilt("stringData:\n  token: secret\n", sealed);
+    assert_eq!(checked(&good), "");
+    let as_data = good.replace("stringData:\n", "data:\n");
+    assert_eq!(checked(&as_data), "");
+    let wrong = good.replace("stringData:\n", "stringDate:\n");
+    expect![[r#"
+        config/config.yaml:12:1: error: the object has no field "stringDate" [unknown-field]
+          = did you mean "stringData"?
+          in clusters/cloud, clusters/pi
+    "#]].assert_eq(&checked(&wrong));
+}

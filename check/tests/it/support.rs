@@ -17,7 +17,7 @@ pub fn tree(text: &str) -> Tree {
     tree
 }
 
-pub fn options() -> Options {
+pub fn options() -> Options<'static> {
     let class = |name: &str, memory: u64| DeviceClass {
         name: name.to_owned(),
         folder: "clusters/pi".to_owned(),

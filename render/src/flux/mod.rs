@@ -88,7 +88,7 @@ pub fn render_for(tree: &Tree, revision: &Revision, path: &str, given: &Given<'_
 }
 
 /// As [`render`], for people: goes on behind a fault and keeps Flux's objects.
-pub(crate) fn inspect(tree: &Tree, path: &str, vars: &BTreeMap<String, String>) -> Inspection {
+pub(crate) fn inspect(tree: &Tree, path: &str, given: &Given<'_>) -> Inspection {
     let failed = |problem| Inspection {
         problems: vec![problem],
         ..Inspection::default()
@@ -101,13 +101,7 @@ pub(crate) fn inspect(tree: &Tree, path: &str, vars: &BTreeMap<String, String>) 
         Ok(path) => path,
         Err(problem) => return failed(problem),
     };
-    let keys = Keys::default();
-    let given = Given {
-        vars,
-        keys: &keys,
-        remotes: &NoRemotes,
-    };
-    let mut renderer = Renderer::new(&tree, &given);
+    let mut renderer = Renderer::new(&tree, given);
     renderer.inspection = Some(Inspection::default());
     let ended = renderer.folder(&path);
     let mut inspection = renderer.inspection.unwrap_or_default();

@@ -4,6 +4,7 @@ mod images;
 mod sarif;
 mod text;
 
+use super::secret::KeyFiles;
 use crate::exit::Refused;
 use crate::files;
 use crate::people::AccessArgs;
@@ -15,6 +16,7 @@ use device::Class;
 use model::{ClassName, Facts};
 use plan::Limits;
 use serde::Serialize;
+use source::Ask;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -39,7 +41,7 @@ pub struct CheckArgs {
     /// Folder that devices of a class render, where it is not the class's own; may be given several times
     #[arg(long = "class", value_name = "CLASS=FOLDER", value_parser = class_folder)]
     classes: Vec<(ClassName, String)>,
-    /// Ask no registry: images' architectures are not checked
+    /// Ask nobody: images' architectures are not checked, and bases elsewhere are those fetched before
     #[arg(long)]
     offline: bool,
     /// Registry to talk plain HTTP to
@@ -51,6 +53,8 @@ pub struct CheckArgs {
     /// Form of the output
     #[arg(short, long, value_enum, default_value_t)]
     output: Form,
+    #[command(flatten)]
+    keys: KeyFiles,
     /// List the rules and end
     #[arg(long)]
     rules: bool,
@@ -107,11 +111,19 @@ impl CheckArgs {
         }
         let started = Instant::now();
         let tree = files::whole(&self.dir)?;
+        let remotes = agent::Remotes::of_user(if self.offline { Ask::Never } else { Ask::Now });
+        let keys = self.keys.keys()?;
         let options = Options {
             kubernetes: self.kubernetes_version,
             classes: self.device_classes()?,
+            keys: Some(&keys),
+            remotes: Some(&remotes),
         };
         let mut report = ::check::check(&tree, &options);
+        remotes
+            .notes()
+            .iter()
+            .for_each(|remark| note(&format!("warning: {remark}")));
         if report.clusters.is_empty() && report.folders.is_empty() {
             return Err(Refused(format!(
                 "there is nothing to check in {}: neither a folder clusters/NAME nor a kustomization; \
