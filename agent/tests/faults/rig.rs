@@ -52,7 +52,7 @@ impl Rig {
         self.dir.path().join("repository")
     }
 
-    fn state(&self) -> PathBuf {
+    pub fn state(&self) -> PathBuf {
         self.dir.path().join("state")
     }
 

@@ -137,7 +137,8 @@ impl Rules {
 pub struct Judge {
     revision: String,
     kustomizations: Vec<(Kustomization, Rules)>,
-    objects: BTreeMap<ObjectKey, Object>,
+    /// All that there are; the bodies of those that an expression looks at.
+    objects: BTreeMap<ObjectKey, Option<Object>>,
     owners: BTreeMap<ObjectKey, usize>,
 }
 
@@ -153,7 +154,7 @@ impl Judge {
     /// Of a generation that was rendered by this version or an older one; rules that do not compile any more are
     /// left out, for what runs is not to stop over them.
     pub fn new(desired: &Desired) -> Self {
-        let mut kustomizations = Vec::new();
+        let mut kustomizations: Vec<(Kustomization, Rules)> = Vec::new();
         let mut owners = BTreeMap::new();
         for kustomization in &desired.kustomizations {
             let spec = kustomization.object.get("spec").cloned().unwrap_or_default();
@@ -166,14 +167,21 @@ impl Judge {
             }
             kustomizations.push((kustomization.clone(), rules));
         }
+        let looked_at = |object: &Object| {
+            let kind = (object.group().to_owned(), object.kind().to_owned());
+            kustomizations
+                .iter()
+                .any(|(_, rules)| rules.checks.contains_key(&kind))
+        };
+        let objects = desired
+            .objects
+            .iter()
+            .map(|object| (placed(object.key()), looked_at(object).then(|| object.clone())))
+            .collect();
         Self {
             revision: desired.revision.to_string(),
             kustomizations,
-            objects: desired
-                .objects
-                .iter()
-                .map(|object| (placed(object.key()), object.clone()))
-                .collect(),
+            objects,
             owners,
         }
     }
@@ -326,11 +334,12 @@ impl Judge {
         rules: &Rules,
         states: &BTreeMap<ObjectKey, &WorkloadStatus>,
     ) -> (WorkloadState, String) {
-        let Some(object) = self.objects.get(key) else {
+        let Some(body) = self.objects.get(key) else {
             return (WorkloadState::InProgress, "the object is not there".to_owned());
         };
         let workload = states.get(key).copied();
-        if let Some(checks) = rules.checks.get(&(key.group.clone(), key.kind.clone())) {
+        let checks = rules.checks.get(&(key.group.clone(), key.kind.clone()));
+        if let (Some(checks), Some(object)) = (checks, body) {
             return checks.judge(&with_status(object, workload));
         }
         match workload {
