@@ -5,7 +5,7 @@ use crate::uplink;
 use jiff::SignedDuration;
 use model::{ClassName, DeviceName};
 use serde::Deserialize;
-use source::{GitAuth, GitRef, GitSpec};
+use source::{BucketSpec, GitAuth, GitRef, GitSpec, OciRef, OciSpec, S3Keys, SourceSpec};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use telemetry::logs::{Format, Redaction, Rules, Together};
@@ -147,6 +147,29 @@ struct RawSource {
     known_hosts: Option<PathBuf>,
     #[serde(default)]
     on_history_rewrite: HistoryPolicy,
+    /// Of an artifact (`oci://`).
+    #[serde(default)]
+    digest: Option<String>,
+    #[serde(default)]
+    semver_filter: Option<String>,
+    #[serde(default)]
+    media_type: Option<String>,
+    #[serde(default)]
+    docker_config_file: Option<PathBuf>,
+    /// Of a bucket (`s3://`).
+    #[serde(default)]
+    endpoint: Option<String>,
+    #[serde(default)]
+    region: Option<String>,
+    #[serde(default)]
+    access_key: Option<String>,
+    #[serde(default)]
+    secret_key_file: Option<PathBuf>,
+    /// Of both.
+    #[serde(default)]
+    insecure: bool,
+    #[serde(default)]
+    ignore: Option<String>,
 }
 
 /// What to do when the source's history was rolled back or rewritten.
@@ -214,7 +237,7 @@ pub struct Config {
     /// Where to report to.
     pub hub: Option<Hub>,
     /// Where desired state comes from.
-    pub source: GitSpec,
+    pub source: SourceSpec,
     /// Folder of the tree that is this device's; the class's where absent.
     pub path: Option<String>,
     /// Time between two looks at the source.
@@ -367,7 +390,7 @@ impl Config {
             path: raw.source.path.clone(),
             interval: duration("source.interval", raw.source.interval, 60)?,
             history: raw.source.on_history_rewrite,
-            source: git_spec(raw.source, value)?,
+            source: source_spec(raw.source, value)?,
             registries: raw
                 .registries
                 .into_iter()
@@ -407,6 +430,112 @@ impl Config {
             })?,
         })
     }
+}
+
+fn source_spec(
+    raw: RawSource,
+    value: impl Fn(&'static str, &str) -> ConfigError,
+) -> Result<SourceSpec, ConfigError> {
+    if raw.url.starts_with("oci://") {
+        return oci_spec(raw, value).map(SourceSpec::Oci);
+    }
+    if let Some(rest) = raw.url.strip_prefix("s3://") {
+        let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+        let (bucket, prefix) = (bucket.to_owned(), prefix.to_owned());
+        return bucket_spec(raw, bucket, prefix, value).map(SourceSpec::Bucket);
+    }
+    let foreign = [
+        ("source.digest", raw.digest.is_some()),
+        ("source.semverFilter", raw.semver_filter.is_some()),
+        ("source.mediaType", raw.media_type.is_some()),
+        ("source.dockerConfigFile", raw.docker_config_file.is_some()),
+        ("source.endpoint", raw.endpoint.is_some()),
+        ("source.region", raw.region.is_some()),
+        ("source.accessKey", raw.access_key.is_some()),
+        ("source.secretKeyFile", raw.secret_key_file.is_some()),
+        ("source.insecure", raw.insecure),
+        ("source.ignore", raw.ignore.is_some()),
+    ];
+    if let Some((field, _)) = foreign.iter().find(|(_, given)| *given) {
+        return Err(value(
+            field,
+            "a Git repository has no such field; it goes with oci:// or s3://",
+        ));
+    }
+    git_spec(raw, value).map(SourceSpec::Git)
+}
+
+fn oci_spec(
+    raw: RawSource,
+    value: impl Fn(&'static str, &str) -> ConfigError,
+) -> Result<OciSpec, ConfigError> {
+    if raw.branch.is_some() || raw.commit.is_some() || raw.ssh_key.is_some() || !raw.include.is_empty() {
+        return Err(value(
+            "source",
+            "an artifact is named by tag, semver or digest, and read by user and token",
+        ));
+    }
+    let reference = match (raw.digest, raw.semver, raw.tag) {
+        (Some(digest), None, None) => OciRef::Digest(
+            digest
+                .parse()
+                .map_err(|_| value("source.digest", "write sha256: and 64 hexadecimal digits"))?,
+        ),
+        (None, Some(range), None) => OciRef::Semver {
+            range,
+            filter: raw.semver_filter,
+        },
+        (None, None, tag) => OciRef::Tag(tag.unwrap_or_else(|| "latest".to_owned())),
+        _ => return Err(value("source", "give one of tag, semver and digest")),
+    };
+    let login = secret(raw.token, raw.token_file)?.map(|token| (raw.user.unwrap_or_default(), token));
+    Ok(OciSpec {
+        url: raw.url,
+        reference,
+        media_type: raw.media_type,
+        docker_config: raw.docker_config_file.as_deref().map(read).transpose()?,
+        login,
+        ca: raw.ca_file.as_deref().map(read).transpose()?,
+        insecure: raw.insecure,
+        ignore: raw.ignore,
+    })
+}
+
+fn bucket_spec(
+    raw: RawSource,
+    bucket: String,
+    prefix: String,
+    value: impl Fn(&'static str, &str) -> ConfigError,
+) -> Result<BucketSpec, ConfigError> {
+    let git = [&raw.branch, &raw.tag, &raw.semver, &raw.commit]
+        .iter()
+        .any(|held| held.is_some());
+    if git || raw.token.is_some() || raw.ssh_key.is_some() || !raw.include.is_empty() {
+        return Err(value(
+            "source",
+            "a bucket has no branch, tag or commit, and is read by accessKey and secretKeyFile",
+        ));
+    }
+    let keys = match (raw.access_key, secret(None, raw.secret_key_file)?) {
+        (Some(id), Some(secret)) => Some(S3Keys { id, secret }),
+        (None, None) => None,
+        _ => return Err(value("source", "accessKey and secretKeyFile go together")),
+    };
+    Ok(BucketSpec {
+        endpoint: raw.endpoint.ok_or_else(|| {
+            value(
+                "source.endpoint",
+                "name the server of the bucket, host or host:port",
+            )
+        })?,
+        bucket,
+        region: raw.region,
+        prefix,
+        keys,
+        ca: raw.ca_file.as_deref().map(read).transpose()?,
+        insecure: raw.insecure,
+        ignore: raw.ignore,
+    })
 }
 
 fn git_spec(
@@ -494,7 +623,10 @@ mod tests {
     #[test]
     fn defaults_are_for_a_device_in_the_field() {
         let config = parse("source: {url: 'https://git.example/fleet.git'}").unwrap();
-        assert_eq!(config.source.reference, GitRef::Branch("main".to_owned()));
+        let SourceSpec::Git(git) = &config.source else {
+            panic!("a Git repository");
+        };
+        assert_eq!(git.reference, GitRef::Branch("main".to_owned()));
         assert_eq!(config.interval, Duration::from_secs(60));
         assert_eq!(config.state, Path::new("/var/lib/leeward"));
     }
@@ -514,6 +646,40 @@ mod tests {
         ] {
             let err = parse(&text).unwrap_err();
             assert!(err.contains(part) && err.contains("agent.yaml"), "{text}: {err}");
+        }
+    }
+
+    #[test]
+    fn artifacts_and_buckets_are_told_by_their_address() {
+        let oci =
+            parse("source: {url: 'oci://registry.example/fleet', semver: '>=1.0', path: clusters/edge-pi}\n")
+                .unwrap();
+        let SourceSpec::Oci(oci) = oci.source else {
+            panic!("an artifact");
+        };
+        assert!(matches!(oci.reference, OciRef::Semver { .. }));
+        let bucket = parse("source: {url: 's3://fleet/prod', endpoint: 's3.example:9000'}\n").unwrap();
+        let SourceSpec::Bucket(bucket) = bucket.source else {
+            panic!("a bucket");
+        };
+        assert_eq!(
+            (bucket.bucket.as_str(), bucket.prefix.as_str()),
+            ("fleet", "prod")
+        );
+        for (wrong, told) in [
+            (
+                "{url: 'oci://r.example/f', branch: main}",
+                "tag, semver or digest",
+            ),
+            ("{url: 's3://fleet'}", "source.endpoint"),
+            (
+                "{url: 'https://git.example/f', insecure: true}",
+                "source.insecure",
+            ),
+            ("{url: 's3://fleet', endpoint: e, accessKey: a}", "go together"),
+        ] {
+            let err = parse(&format!("source: {wrong}\n")).unwrap_err();
+            assert!(err.contains(told), "{wrong}: {err}");
         }
     }
 }

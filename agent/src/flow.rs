@@ -19,7 +19,7 @@ use identity::{DeviceKeys, EnrolToken, Seal};
 use kit::{Clock, Tasks};
 use plan::Limits;
 use runtime::Engine;
-use source::GitSource;
+use source::Source;
 use spool::{Class, Durability, NOTICES, Retention, Spool, Stream};
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -85,7 +85,7 @@ pub struct Agent<E> {
     seams: Seams<E>,
     spool: Spool,
     streams: Streams,
-    source: GitSource,
+    source: Source,
     generations: Generations,
     facts: FactsReader,
     hub: Option<(HubAddress, Option<EnrolToken>)>,
@@ -142,7 +142,7 @@ impl<E: Engine> Agent<E> {
             max_bytes: Some(HEARTBEAT_BYTES),
             ..Retention::usual(HEARTBEAT, Durability::Sampled)
         });
-        let source = GitSource::open(&state.join("source"), config.source.clone())
+        let source = Source::open(&state.join("source"), config.source.clone())
             .context("the source cannot be opened")?;
         let seal = Seal::open(&state.join("identity")).context("the device's key for sealing")?;
         let generations = Generations::open(&state.join("generations"), seal)?;

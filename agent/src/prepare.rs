@@ -18,7 +18,7 @@ use render::RenderError;
 use runtime::Engine;
 use serde::{Deserialize, Serialize};
 use sops::Keys;
-use source::{Fetched, GitSource, Pins, RemotesSpec, SourceError};
+use source::{Fetched, Pins, RemotesSpec, Source, SourceError};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -61,7 +61,7 @@ pub struct Inputs<E> {
 #[derive(Debug)]
 pub struct Preparer<E> {
     inputs: Inputs<E>,
-    source: Arc<Mutex<GitSource>>,
+    source: Arc<Mutex<Source>>,
     offers: watch::Sender<Option<Arc<Prepared>>>,
     status: watch::Sender<SourceStatus>,
     coming: watch::Sender<Vec<WorkloadStatus>>,
@@ -92,7 +92,7 @@ struct Arrived {
 /// Fetches, and applies the policy at once. What is refused is not held: the next fetch compares with the last
 /// accepted revision again, across restarts too, until the reference is back there or moves forward from there.
 fn fetch_by_policy(
-    source: &mut GitSource,
+    source: &mut Source,
     policy: HistoryPolicy,
     stop: &AtomicBool,
 ) -> Result<Arrived, SourceError> {
@@ -127,7 +127,7 @@ fn fetch_by_policy(
 
 impl<E: Engine> Preparer<E> {
     /// Makes it, with what it publishes.
-    pub fn new(inputs: Inputs<E>, source: GitSource) -> (Self, Outputs) {
+    pub fn new(inputs: Inputs<E>, source: Source) -> (Self, Outputs) {
         let (offers, offered) = watch::channel(None);
         let (coming, workloads) = watch::channel(Vec::new());
         let held = SourceStatus {
@@ -201,7 +201,7 @@ impl<E: Engine> Preparer<E> {
         });
     }
 
-    fn lock(&self) -> MutexGuard<'_, GitSource> {
+    fn lock(&self) -> MutexGuard<'_, Source> {
         self.source.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

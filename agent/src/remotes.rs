@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use render::{Entry, Files, RenderError, Repository};
-use source::{Ask, GitAuth, GitSpec, Lies, Pins, RemoteRepository, RemotesSpec, Snapshot, SourceError};
+use source::{Ask, GitAuth, Lies, Pins, RemoteRepository, RemotesSpec, Snapshot, SourceError, SourceSpec};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -43,16 +43,20 @@ impl Remotes {
 }
 
 /// How a device fetches: with its own source's key, and its token and CA at that source's host.
-pub(crate) fn of_device(state: &Path, own: &GitSpec) -> RemotesSpec {
-    let ssh = match &own.auth {
-        key @ GitAuth::Ssh { .. } => key.clone(),
-        GitAuth::None | GitAuth::Token { .. } | GitAuth::User => GitAuth::None,
+pub(crate) fn of_device(state: &Path, own: &SourceSpec) -> RemotesSpec {
+    let own = match own {
+        SourceSpec::Git(own) => Some(own),
+        SourceSpec::Oci(_) | SourceSpec::Bucket(_) => None,
+    };
+    let ssh = match own.map(|own| &own.auth) {
+        Some(key @ GitAuth::Ssh { .. }) => key.clone(),
+        Some(GitAuth::None | GitAuth::Token { .. } | GitAuth::User) | None => GitAuth::None,
     };
     RemotesSpec {
         dir: state.join("remotes"),
         ask: Ask::Now,
         ssh,
-        own: Some(own.clone()),
+        own: own.cloned(),
         // kustomize's 27 seconds are for a fast link.
         patience: Duration::from_secs(30 * 60),
     }
@@ -120,6 +124,7 @@ fn unreadable(err: SourceError) -> RenderError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use source::GitSpec;
 
     #[test]
     fn a_device_uses_its_key_for_ssh_and_nothing_of_its_user() {
@@ -133,11 +138,12 @@ mod tests {
             ca: None,
             include: vec![],
         };
-        assert_eq!(of_device(Path::new("/x"), &own).ssh, GitAuth::None);
+        let ssh = |own: &GitSpec| of_device(Path::new("/x"), &SourceSpec::Git(own.clone())).ssh;
+        assert_eq!(ssh(&own), GitAuth::None);
         own.auth = GitAuth::Ssh {
             key: "/k".into(),
             known_hosts: "/h".into(),
         };
-        assert_eq!(of_device(Path::new("/x"), &own).ssh, own.auth);
+        assert_eq!(ssh(&own), own.auth);
     }
 }

@@ -11,7 +11,7 @@ pub struct Revision {
     /// Branch, tag or semver match that led here; empty for a commit named by hash.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reference: String,
-    /// Full hexadecimal commit id.
+    /// Full hexadecimal commit id; of an artifact or a bucket the SHA-256 that stands for its content.
     pub commit: String,
     /// First line of the commit message.
     #[serde(default)]
@@ -35,7 +35,8 @@ impl fmt::Display for Revision {
         if !self.reference.is_empty() {
             write!(f, "{}@", self.reference)?;
         }
-        write!(f, "sha1:{}", self.commit)
+        let kind = if self.commit.len() == 64 { "sha256" } else { "sha1" };
+        write!(f, "{kind}:{}", self.commit)
     }
 }
 

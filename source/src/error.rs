@@ -211,6 +211,14 @@ pub enum SourceError {
         /// Full id.
         commit: String,
     },
+    /// What was fetched is not what a source is made of.
+    #[error("{artifact} cannot be used: {why}")]
+    BadArtifact {
+        /// Address.
+        artifact: String,
+        /// What is wrong.
+        why: String,
+    },
     /// The network is not to be asked, and the address was never fetched here.
     #[error("{url} is not in the cache, and the network is not asked; build once while it can be reached")]
     NotCached {

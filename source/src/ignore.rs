@@ -51,6 +51,13 @@ impl Patterns {
         patterns
     }
 
+    /// Nothing left out.
+    pub(crate) fn nothing() -> Self {
+        Self {
+            search: Search::default(),
+        }
+    }
+
     /// Adds the `.sourceignore` of `folder`; folders have to come before what lies below them.
     pub(crate) fn add(&mut self, folder: &str, text: &[u8]) {
         // The paths are names for the matcher, which takes its base from them; nothing is opened.

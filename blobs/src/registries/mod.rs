@@ -9,6 +9,7 @@ mod manifest;
 mod push;
 mod retry;
 mod send;
+mod tags;
 
 pub use auth::Credentials;
 pub use config::{Endpoint, Patience, RegistryConfig, Tls};
