@@ -185,5 +185,8 @@ fn killed_again_and_again_it_loses_nothing() {
 #[test]
 #[ignore = "a thousand kills: run by the soak"]
 fn a_thousand_kills_lose_nothing() {
-    kills(1000);
+    let asked = std::env::var("SPOOL_ROUNDS")
+        .ok()
+        .and_then(|text| text.parse().ok());
+    kills(asked.unwrap_or(1000));
 }

@@ -11,7 +11,7 @@ mod rows;
 use crate::cargo::{self, cargo, target};
 use crate::{demo, dist, packages, tell};
 use anyhow::{Context as _, Result, bail, ensure};
-use rows::{Figure, Row, at_most, open, ratio_at_most, table};
+use rows::{Figure, Row, at_most, open, ratio_at_least, ratio_at_most, table};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -34,19 +34,11 @@ const SUITES: &[Suite] = &[
             open("check-100-peak", "MiB"),
         ],
         run: |ask| {
-            cargo::run(&mut cargo([
-                "build",
-                "--quiet",
-                "--release",
-                "-p",
-                "check",
-                "--example",
-                "bench",
-            ]))?;
-            let mut bench = Command::new(target().join("release/examples/bench"));
-            bench.env("LEEWARD_KUBECTL", packages::kubectl()?);
-            bench.env("LEEWARD_JSONSCHEMA", packages::jsonschema()?);
-            measure(&mut bench, ask)
+            let told = [
+                ("LEEWARD_KUBECTL", packages::kubectl()?),
+                ("LEEWARD_JSONSCHEMA", packages::jsonschema()?),
+            ];
+            example("check", "bench", ask, &told)
         },
     },
     Suite {
@@ -73,6 +65,25 @@ const SUITES: &[Suite] = &[
         },
     },
     RENDER,
+    Suite {
+        name: "spool",
+        figures: &[
+            ratio_at_least("spool-overwrite", "commits/s", 0.8),
+            ratio_at_least("spool-append", "commits/s", 1.2),
+            open("spool-fjall", "commits/s"),
+            at_most("spool-bytes", "B/B", 1.10),
+            open("spool-records", "records/s"),
+            ratio_at_least("spool-jetstream", "records/s", 2.0),
+            ratio_at_least("spool-jetstream-always", "records/s", 20.0),
+            at_most("spool-bytes-small", "B/B", 1.10),
+            at_most("spool-recovery", "s/GiB", 1.0),
+            at_most("spool-memory", "MiB", 64.0),
+        ],
+        run: |ask| {
+            let nats = packages::nats()?;
+            example("spool", "bench", ask, &[("LEEWARD_NATS", nats)])
+        },
+    },
 ];
 
 /// Rendering, with kubectl as the peer: CPU time and peak memory of whole processes.

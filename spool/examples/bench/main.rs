@@ -1,9 +1,16 @@
-//! Measures the spool beside the disk's own floor, in one run: `cargo run --release -p spool --example bench -- DIR`.
+//! Measures the spool beside the disk's own floor, fjall and JetStream, in one run: `cargo xtask bench spool`.
 //!
-//! Interleaved rounds, medians; one JSON row per figure on standard output. Device bytes are the block device's own
-//! count, so they hold only while nothing else writes; the smallest of the rounds is taken.
-#![expect(clippy::print_stdout, reason = "its output is its purpose")]
+//! `[FIGURE...] [--short]`: interleaved rounds, medians; one JSON list on standard output. The folder is a temporary one
+//! below `LEEWARD_BENCH_DIR` (the present folder's `target` where absent): device bytes are the block device's own count,
+//! so they hold only while nothing else writes to it; the smallest of the rounds is taken. `LEEWARD_NATS` names the
+//! nats-server.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "its output is its purpose"
+)]
 
+mod peers;
 mod socket;
 
 use serde::Serialize;
@@ -15,7 +22,6 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-const ROUNDS: usize = 7;
 const BLOCK: usize = 64 << 10;
 /// What a 64 KiB record takes in a log: header and padding make 17 pages.
 const WRITTEN: usize = 68 << 10;
@@ -24,166 +30,192 @@ const SMALL: usize = 1024;
 const SMALL_COUNT: usize = 20_000;
 const IN_FLIGHT: usize = 256;
 
+type Answer<T> = Result<T, Box<dyn Error>>;
+
 #[derive(Serialize)]
 struct Row {
     name: &'static str,
-    unit: &'static str,
     ours: f64,
-    peer_name: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peer_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     peer: Option<f64>,
-    ratio: Option<f64>,
-    target: String,
-    met: bool,
+    note: String,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let dir = std::env::args()
-        .nth(1)
-        .map_or_else(|| PathBuf::from("target/spool-bench"), PathBuf::from);
-    fs::create_dir_all(&dir)?;
-    let mut rounds = Rounds::default();
-    let mut jetstream = socket::JetStream::start(&dir)?;
-    for _ in 0..ROUNDS {
-        rounds.run(&dir, jetstream.as_mut())?;
+/// What is asked for.
+struct Ask {
+    figures: Vec<String>,
+    rounds: usize,
+}
+
+impl Ask {
+    fn read() -> Self {
+        let words: Vec<String> = std::env::args().skip(1).collect();
+        let short = words.iter().any(|word| word == "--short");
+        Self {
+            figures: words.into_iter().filter(|word| !word.starts_with('-')).collect(),
+            rounds: if short { 3 } else { 7 },
+        }
     }
-    drop(jetstream);
-    for row in rounds.rows() {
-        println!("{}", serde_json::to_string(&row)?);
+
+    fn wants(&self, names: &[&str]) -> bool {
+        self.figures.is_empty()
+            || names
+                .iter()
+                .any(|name| self.figures.iter().any(|figure| figure == name))
     }
-    println!("{}", serde_json::to_string(&recovery(&dir)?)?);
-    if let Some(row) = memory()? {
-        println!("{}", serde_json::to_string(&row)?);
+}
+
+/// A folder that goes with the program.
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
     }
-    fs::remove_dir_all(&dir)?;
+}
+
+fn main() -> Answer<()> {
+    let ask = Ask::read();
+    let below = std::env::var_os("LEEWARD_BENCH_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
+    let folder = Folder(below.join(format!("spool-bench-{}", std::process::id())));
+    let dir = &folder.0;
+    fs::create_dir_all(dir)?;
+    let mut rows = Vec::new();
+    let measured = measure(&ask, dir, &mut rows);
+    println!("{}", serde_json::to_string(&rows)?);
+    measured
+}
+
+fn measure(ask: &Ask, dir: &Path, rows: &mut Vec<Row>) -> Answer<()> {
+    if ask.wants(&["spool-overwrite", "spool-append", "spool-fjall", "spool-bytes"]) {
+        commits(ask, dir, rows)?;
+    }
+    if ask.wants(&[
+        "spool-records",
+        "spool-jetstream",
+        "spool-jetstream-always",
+        "spool-bytes-small",
+    ]) {
+        records(ask, dir, rows)?;
+    }
+    if ask.wants(&["spool-recovery"]) {
+        rows.push(recovery(dir)?);
+    }
+    if ask.wants(&["spool-memory"]) {
+        rows.extend(memory()?);
+    }
+    rows.retain(|row| ask.wants(&[row.name]));
     Ok(())
 }
 
-#[derive(Default)]
-struct Rounds {
-    overwrite: Vec<f64>,
-    append: Vec<f64>,
-    ours: Vec<f64>,
-    small: Vec<f64>,
-    socket: Vec<f64>,
-    jetstream: Vec<f64>,
-    device: Vec<f64>,
-    device_small: Vec<f64>,
+fn told(round: usize, name: &str, value: f64) {
+    eprintln!("round {round}: {name} {value:.0}/s");
 }
 
-impl Rounds {
-    /// Each measure once, so that what else the machine does falls on all alike.
-    fn run(&mut self, dir: &Path, jetstream: Option<&mut socket::JetStream>) -> Result<(), Box<dyn Error>> {
-        self.overwrite.push(overwrite(dir)?);
-        let (per_second, device) = strict(dir)?;
-        self.ours.push(per_second);
-        self.device.extend(device);
-        self.append.push(append(dir)?);
-        let (per_second, device) = small(dir)?;
-        self.small.push(per_second);
-        self.device_small.extend(device);
+/// Commits of 64 KiB, each synced: floors, ours and fjall in turns.
+fn commits(ask: &Ask, dir: &Path, rows: &mut Vec<Row>) -> Answer<()> {
+    let (mut over, mut grown, mut ours, mut fjall, mut device) = (vec![], vec![], vec![], vec![], vec![]);
+    for round in 1..=ask.rounds {
+        over.push(overwrite(dir)?);
+        told(round, "overwrite + fdatasync", over[round - 1]);
+        let (rate, bytes) = strict(dir)?;
+        told(round, "spool", rate);
+        ours.push(rate);
+        device.extend(bytes);
+        grown.push(append(dir)?);
+        told(round, "append + fdatasync", grown[round - 1]);
+        fjall.push(peers::fjall(&dir.join("fjall"))?);
+        told(round, "fjall, SyncData", fjall[round - 1]);
+    }
+    for (name, peer_name, peer) in [
+        ("spool-overwrite", "overwriting + fdatasync", &over),
+        ("spool-append", "appending + fdatasync", &grown),
+        ("spool-fjall", "fjall, SyncData", &fjall),
+    ] {
+        rows.push(against(name, &ours, peer_name, peer));
+    }
+    rows.extend(least("spool-bytes", &device));
+    Ok(())
+}
+
+/// Records of 1 KiB with 256 in flight.
+fn records(ask: &Ask, dir: &Path, rows: &mut Vec<Row>) -> Answer<()> {
+    let mut usual = socket::JetStream::start(dir, false)?;
+    let mut always = socket::JetStream::start(dir, true)?;
+    let (mut inside, mut ours, mut device) = (vec![], vec![], vec![]);
+    let (mut default, mut synced) = (vec![], vec![]);
+    for round in 1..=ask.rounds {
+        let (rate, bytes) = small(dir)?;
+        told(round, "spool, in process", rate);
+        inside.push(rate);
+        device.extend(bytes);
         let (_spool, stream) = warm(dir, "socket")?;
-        self.socket.push(socket::into_spool(&stream)?);
-        if let Some(jetstream) = jetstream {
-            self.jetstream.push(jetstream.measure()?);
+        ours.push(socket::into_spool(&stream)?);
+        told(round, "spool, over a socket", ours[round - 1]);
+        if let Some(jetstream) = &mut usual {
+            default.push(jetstream.measure(SMALL_COUNT)?);
+            told(round, "JetStream, default", default[round - 1]);
         }
-        Ok(())
-    }
-
-    fn rows(&self) -> Vec<Row> {
-        let ours = median(&self.ours);
-        let mut rows = vec![
-            against(
-                "spool strict append, 64 KiB",
-                ours,
-                "overwrite + fdatasync",
-                &self.pairs(&self.overwrite),
-                0.8,
-            ),
-            against(
-                "spool strict append, 64 KiB",
-                ours,
-                "append + fdatasync",
-                &self.pairs(&self.append),
-                1.2,
-            ),
-            Row {
-                name: "spool durable records, 1 KiB, 256 in flight",
-                unit: "records/s",
-                ours: median(&self.small),
-                peer_name: "none: in process",
-                peer: None,
-                ratio: None,
-                target: "told".to_owned(),
-                met: true,
-            },
-            self.against_jetstream(),
-        ];
-        for (name, values) in [
-            ("spool device bytes per payload byte, 64 KiB", &self.device),
-            (
-                "spool device bytes per payload byte, 1 KiB, 256 in flight",
-                &self.device_small,
-            ),
-        ] {
-            if let Some(least) = values.iter().copied().reduce(f64::min) {
-                rows.push(Row {
-                    name,
-                    unit: "B/B",
-                    ours: least,
-                    peer_name: "target",
-                    peer: None,
-                    ratio: None,
-                    target: "<= 1.10".to_owned(),
-                    met: least <= 1.10,
-                });
-            }
-        }
-        rows
-    }
-
-    /// JetStream answers before its sync, by default every two minutes; ours after it.
-    fn against_jetstream(&self) -> Row {
-        let pairs = self.socket.iter().zip(&self.jetstream);
-        let ratios: Vec<f64> = pairs.map(|(ours, peer)| ours / peer).collect();
-        let known = !ratios.is_empty();
-        Row {
-            name: "spool durable records, 1 KiB, 256 in flight, over a socket",
-            unit: "records/s",
-            ours: median(&self.socket),
-            peer_name: if known {
-                "NATS JetStream, default (not durable)"
-            } else {
-                "NATS JetStream: not installed"
-            },
-            peer: known.then(|| median(&self.jetstream)),
-            ratio: known.then(|| median(&ratios)),
-            target: ">= 2 x".to_owned(),
-            met: known && median(&ratios) >= 2.0,
+        if let Some(jetstream) = &mut always {
+            synced.push(jetstream.measure(SMALL_COUNT / 20)?);
+            told(round, "JetStream, sync always", synced[round - 1]);
         }
     }
-
-    /// Ours and the peer's, round by round.
-    fn pairs(&self, peer: &[f64]) -> Vec<(f64, f64)> {
-        self.ours.iter().copied().zip(peer.iter().copied()).collect()
+    rows.push(Row {
+        name: "spool-records",
+        ours: median(&inside),
+        peer_name: None,
+        peer: None,
+        note: "durable, 256 in flight, in one process".to_owned(),
+    });
+    let version = usual
+        .as_ref()
+        .map_or_else(String::new, |jetstream| jetstream.version.clone());
+    for (name, how, peer) in [
+        ("spool-jetstream", "default: not durable", &default),
+        ("spool-jetstream-always", "sync always", &synced),
+    ] {
+        if peer.is_empty() {
+            eprintln!("{name}: no nats-server that can do this (LEEWARD_NATS names one)");
+        } else {
+            rows.push(against(name, &ours, &format!("NATS {version}, {how}"), peer));
+        }
     }
+    rows.extend(least("spool-bytes-small", &device));
+    Ok(())
 }
 
-fn against(name: &'static str, ours: f64, peer_name: &'static str, pairs: &[(f64, f64)], target: f64) -> Row {
-    let ratio = median(&pairs.iter().map(|(ours, peer)| ours / peer).collect::<Vec<_>>());
+/// Ours and a peer's, round by round: the ratio told is the median of the rounds' ratios.
+fn against(name: &'static str, ours: &[f64], peer_name: &str, peer: &[f64]) -> Row {
+    let ratios: Vec<f64> = ours.iter().zip(peer).map(|(ours, peer)| ours / peer).collect();
+    let least = ratios.iter().copied().fold(f64::MAX, f64::min);
+    let most = ratios.iter().copied().fold(f64::MIN, f64::max);
+    let median_ratio = median(&ratios);
+    let ours = median(ours);
     Row {
         name,
-        unit: "commits/s",
         ours,
-        peer_name,
-        peer: Some(median(&pairs.iter().map(|(_, peer)| *peer).collect::<Vec<_>>())),
-        ratio: Some(ratio),
-        target: format!(">= {target} x"),
-        met: ratio >= target,
+        peer_name: Some(peer_name.to_owned()),
+        // So that ours over the peer's is the median of pairs, not a pair of medians.
+        peer: Some(ours / median_ratio),
+        note: format!("{} pairs, {least:.2} to {most:.2}", ratios.len()),
     }
+}
+
+fn least(name: &'static str, values: &[f64]) -> Option<Row> {
+    values.iter().copied().reduce(f64::min).map(|ours| Row {
+        name,
+        ours,
+        peer_name: None,
+        peer: None,
+        note: "smallest of the rounds, by the block device's count".to_owned(),
+    })
 }
 
 /// Commits per second of writing over a file that has its bytes already.
-fn overwrite(dir: &Path) -> Result<f64, Box<dyn Error>> {
+fn overwrite(dir: &Path) -> Answer<f64> {
     let path = dir.join("floor");
     let data = noise(WRITTEN, 1);
     let file = OpenOptions::new()
@@ -205,7 +237,7 @@ fn overwrite(dir: &Path) -> Result<f64, Box<dyn Error>> {
 }
 
 /// Commits per second of a growing file.
-fn append(dir: &Path) -> Result<f64, Box<dyn Error>> {
+fn append(dir: &Path) -> Answer<f64> {
     let data = noise(WRITTEN, 2);
     let file = File::create(dir.join("growing"))?;
     per_second(COUNT, |at| {
@@ -228,7 +260,7 @@ fn options() -> Options {
 }
 
 /// A stream whose files have been through one life already.
-fn warm(dir: &Path, name: &str) -> Result<(Spool, Stream), Box<dyn Error>> {
+fn warm(dir: &Path, name: &str) -> Answer<(Spool, Stream)> {
     let (spool, _) = Spool::open(&dir.join(name), options())?;
     let stream = spool.stream("bench", Durability::Strict, Class::Critical)?;
     let data = noise(BLOCK, 3);
@@ -242,7 +274,7 @@ fn warm(dir: &Path, name: &str) -> Result<(Spool, Stream), Box<dyn Error>> {
     Ok((spool, stream))
 }
 
-fn strict(dir: &Path) -> Result<(f64, Option<f64>), Box<dyn Error>> {
+fn strict(dir: &Path) -> Answer<(f64, Option<f64>)> {
     let (_spool, stream) = warm(dir, "strict")?;
     let blocks: Vec<Vec<u8>> = (0..16).map(|seed| noise(BLOCK, seed + 10)).collect();
     let before = device_bytes(dir);
@@ -253,7 +285,7 @@ fn strict(dir: &Path) -> Result<(f64, Option<f64>), Box<dyn Error>> {
     Ok((rate, per_byte(before, device_bytes(dir), COUNT * BLOCK)))
 }
 
-fn small(dir: &Path) -> Result<(f64, Option<f64>), Box<dyn Error>> {
+fn small(dir: &Path) -> Answer<(f64, Option<f64>)> {
     let (_spool, stream) = warm(dir, "small")?;
     let records: Vec<Vec<u8>> = (0..64).map(|seed| noise(SMALL, seed + 50)).collect();
     let before = device_bytes(dir);
@@ -277,7 +309,7 @@ fn small(dir: &Path) -> Result<(f64, Option<f64>), Box<dyn Error>> {
 }
 
 /// Seconds to open a spool of half a GiB that was not closed, per GiB.
-fn recovery(dir: &Path) -> Result<Row, Box<dyn Error>> {
+fn recovery(dir: &Path) -> Answer<Row> {
     let dir = dir.join("recovery");
     let mut sized = options();
     sized.budget.critical = 768 << 20;
@@ -302,26 +334,23 @@ fn recovery(dir: &Path) -> Result<Row, Box<dyn Error>> {
     let _ = fs::write("/proc/sys/vm/drop_caches", "1");
     let mut times = Vec::new();
     let mut bytes = 0;
-    for _ in 0..ROUNDS {
+    for _ in 0..3 {
         let (_spool, recovered) = Spool::open(&dir, sized.clone())?;
         bytes = recovered.bytes;
         times.push(recovered.took.as_secs_f64());
     }
     let first = times[0] * (1_u64 << 30) as f64 / bytes as f64;
     Ok(Row {
-        name: "spool recovery, first open",
-        unit: "s/GiB",
+        name: "spool-recovery",
         ours: first,
-        peer_name: "target",
+        peer_name: None,
         peer: None,
-        ratio: None,
-        target: "< 1".to_owned(),
-        met: first < 1.0,
+        note: "first open of half a GiB that was not closed".to_owned(),
     })
 }
 
 /// Most memory of this process after all of the above, buffers of the bench included.
-fn memory() -> Result<Option<Row>, Box<dyn Error>> {
+fn memory() -> Answer<Option<Row>> {
     let status = fs::read_to_string("/proc/self/status")?;
     let most = status.lines().find_map(|line| {
         line.strip_prefix("VmHWM:")?
@@ -332,21 +361,15 @@ fn memory() -> Result<Option<Row>, Box<dyn Error>> {
             .ok()
     });
     Ok(most.map(|kib| Row {
-        name: "spool peak memory of the bench process",
-        unit: "MiB",
+        name: "spool-memory",
         ours: kib / 1024.0,
-        peer_name: "target",
+        peer_name: None,
         peer: None,
-        ratio: None,
-        target: "< 16".to_owned(),
-        met: kib / 1024.0 < 16.0,
+        note: "peak of the whole program, peers in this process included".to_owned(),
     }))
 }
 
-fn per_second(
-    count: usize,
-    mut act: impl FnMut(usize) -> Result<(), Box<dyn Error>>,
-) -> Result<f64, Box<dyn Error>> {
+fn per_second(count: usize, mut act: impl FnMut(usize) -> Answer<()>) -> Answer<f64> {
     let started = Instant::now();
     for at in 0..count {
         act(at)?;

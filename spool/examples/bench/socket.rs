@@ -1,7 +1,6 @@
 //! 1 KiB records with 256 in flight over a local socket: into the spool, and into NATS JetStream if it is installed.
 
 use spool::Stream;
-use std::error::Error;
 use std::io::{BufRead as _, BufReader, BufWriter, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -9,9 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use super::{IN_FLIGHT, SMALL, SMALL_COUNT, noise};
-
-type Answer<T> = Result<T, Box<dyn Error>>;
+use super::{Answer, IN_FLIGHT, SMALL, SMALL_COUNT, noise};
 
 /// Records per second into a spool behind a socket: each answered once it is durable.
 pub fn into_spool(stream: &Stream) -> Answer<f64> {
@@ -25,6 +22,7 @@ pub fn into_spool(stream: &Stream) -> Answer<f64> {
         let mut out = BufWriter::new(socket);
         let data = noise(SMALL, 7);
         pump(
+            SMALL_COUNT,
             &mut out,
             |out| Ok(out.write_all(&data)?),
             || {
@@ -73,15 +71,16 @@ fn serve(listener: &TcpListener, stream: &Stream) -> Answer<()> {
 
 /// Keeps 256 requests in flight; per second.
 fn pump(
+    count: usize,
     out: &mut BufWriter<TcpStream>,
     mut send: impl FnMut(&mut BufWriter<TcpStream>) -> Answer<()>,
     mut answer: impl FnMut() -> Answer<()>,
 ) -> Answer<f64> {
     let started = Instant::now();
     let mut sent = 0;
-    for answered in 0..SMALL_COUNT {
+    for answered in 0..count {
         if sent - answered <= IN_FLIGHT / 2 || sent == answered {
-            while sent < SMALL_COUNT && sent - answered < IN_FLIGHT {
+            while sent < count && sent - answered < IN_FLIGHT {
                 send(out)?;
                 sent += 1;
             }
@@ -89,7 +88,7 @@ fn pump(
         }
         answer()?;
     }
-    Ok(SMALL_COUNT as f64 / started.elapsed().as_secs_f64())
+    Ok(count as f64 / started.elapsed().as_secs_f64())
 }
 
 /// A JetStream server of our own, ended when dropped.
@@ -97,6 +96,8 @@ pub struct JetStream {
     server: Child,
     port: u16,
     rounds: u32,
+    /// As it names itself.
+    pub version: String,
 }
 
 impl Drop for JetStream {
@@ -107,23 +108,44 @@ impl Drop for JetStream {
 }
 
 impl JetStream {
-    /// Starts one with its default settings; `None` where it is not installed.
-    pub fn start(dir: &Path) -> Answer<Option<Self>> {
+    /// Starts one with its default settings, or with a sync per message; `None` where it is not installed, or too old
+    /// for that.
+    pub fn start(dir: &Path, always: bool) -> Answer<Option<Self>> {
+        let program = std::env::var_os("LEEWARD_NATS").unwrap_or_else(|| "nats-server".into());
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let started = Command::new("nats-server")
-            .args(["-js", "-a", "127.0.0.1", "-p", &port.to_string(), "-sd"])
-            .arg(dir.join("jetstream"))
+        let store = dir.join(if always { "jetstream-always" } else { "jetstream" });
+        let sync = if always { "sync_interval: always" } else { "" };
+        let config = dir.join(format!("nats-{port}.conf"));
+        std::fs::write(
+            &config,
+            format!("listen: 127.0.0.1:{port}\njetstream {{ store_dir: {store:?}\n {sync} }}\n"),
+        )?;
+        let Ok(named) = Command::new(&program).arg("--version").output() else {
+            return Ok(None);
+        };
+        let version = String::from_utf8_lossy(&named.stdout)
+            .trim()
+            .rsplit(' ')
+            .next()
+            .unwrap_or_default()
+            .to_owned();
+        let server = Command::new(&program)
+            .arg("-c")
+            .arg(&config)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .spawn();
-        let Ok(server) = started else { return Ok(None) };
-        let own = Self {
+            .spawn()?;
+        let mut own = Self {
             server,
             port,
             rounds: 0,
+            version,
         };
         let deadline = Instant::now() + Duration::from_secs(20);
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            if own.server.try_wait()?.is_some() {
+                return Ok(None);
+            }
             if Instant::now() > deadline {
                 return Err("nats-server does not answer".into());
             }
@@ -132,8 +154,8 @@ impl JetStream {
         Ok(Some(own))
     }
 
-    /// Messages per second into a new file-backed stream, each acknowledged.
-    pub fn measure(&mut self) -> Answer<f64> {
+    /// Messages per second, of `count`, into a new file-backed stream, each acknowledged.
+    pub fn measure(&mut self, count: usize) -> Answer<f64> {
         self.rounds += 1;
         let name = format!("BENCH{}", self.rounds);
         let socket = TcpStream::connect(("127.0.0.1", self.port))?;
@@ -165,6 +187,7 @@ impl JetStream {
         request.extend(b"\r\n");
         let mut pings = out.get_ref().try_clone()?;
         pump(
+            count,
             &mut out,
             |out| Ok(out.write_all(&request)?),
             || {

@@ -47,7 +47,6 @@ pub const fn ratio_at_most(name: &'static str, unit: &'static str, target: f64) 
 }
 
 /// Ours over the peer's must not be less than this.
-#[cfg_attr(not(test), expect(dead_code, reason = "for the suites of single crates"))]
 pub const fn ratio_at_least(name: &'static str, unit: &'static str, target: f64) -> Figure {
     figure(name, unit, Bound::RatioLeast(target))
 }

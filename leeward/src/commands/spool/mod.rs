@@ -1,5 +1,6 @@
 //! `leeward spool`: what a device keeps for its hub, read from its files; with or without a running agent.
 
+mod decode;
 mod look;
 mod ls;
 mod records;

@@ -1,6 +1,6 @@
 //! `leeward spool tail` and `export`: the records themselves.
 
-use super::{Place, no_stream};
+use super::{Place, decode, no_stream};
 use crate::print::{self, Output, bytes, note};
 use anyhow::{Context as _, Result};
 use base64::Engine as _;
@@ -16,6 +16,8 @@ use std::time::Duration;
 
 /// Bytes of a payload that a line for people shows.
 const SHOWN: usize = 4096;
+/// Lines of a record of telemetry that are shown where not all are asked for.
+const INSIDE: usize = 20;
 /// How often a followed spool is looked into.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -167,6 +169,26 @@ fn show(place: &Place, view: &Inspection, stream: &str, record: &Record) -> Resu
 /// `12  2026-05-01T10:00:00Z  {"reason":...}`.
 fn for_people(line: &Line<'_>, record: &Record, whole: bool) -> String {
     let about = if line.time_estimated { "~" } else { "" };
+    let head = format!("{:>6}  {about}{:.3}", line.seq, line.appended_at);
+    if let Some(inside) = decode::lines(line.stream, &record.payload) {
+        let shown = if whole {
+            inside.len()
+        } else {
+            INSIDE.min(inside.len())
+        };
+        let mut text = format!("{head}  {} lines", inside.len());
+        for one in &inside[..shown] {
+            text.push_str("\n        ");
+            text.push_str(one);
+        }
+        if shown < inside.len() {
+            text.push_str(&format!(
+                "\n        … {} more: -o wide shows them",
+                inside.len() - shown
+            ));
+        }
+        return text;
+    }
     let mut text = match &line.payload {
         Payload::Json(json) => json.get().to_owned(),
         Payload::Text(text) => text.trim_end().replace('\n', "\\n"),
@@ -181,7 +203,7 @@ fn for_people(line: &Line<'_>, record: &Record, whole: bool) -> String {
         text.truncate(cut);
         text.push('…');
     }
-    format!("{:>6}  {about}{:.3}  {text}", line.seq, line.appended_at)
+    format!("{head}  {text}")
 }
 
 pub fn export(place: &Place, args: &ExportArgs) -> Result<()> {
