@@ -1,13 +1,14 @@
 //! Any bytes as a block of the spool: read as far as they go, never a panic, never more than they hold.
 #![no_main]
-#![allow(dead_code, reason = "parts of the spool, of which the target uses the reading half")]
+#![allow(
+    dead_code,
+    reason = "parts of the spool, of which the target uses the reading half"
+)]
 
 #[path = "../../spool/src/block.rs"]
 mod block;
 #[path = "../../spool/src/record.rs"]
 mod record;
-#[path = "../../spool/src/varint.rs"]
-mod varint;
 
 use block::{Header, PAGE, Parsed, Place};
 use libfuzzer_sys::fuzz_target;
@@ -20,7 +21,8 @@ fn put_checksums(block: &mut [u8], epoch: u64, segment: u64) {
     seed[1..9].copy_from_slice(&epoch.to_le_bytes());
     seed[9..17].copy_from_slice(&segment.to_le_bytes());
     let seed = crc32c::crc32c(&seed);
-    let number = |at: usize| u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]) as usize;
+    let number =
+        |at: usize| u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]) as usize;
     let (len, stored) = (number(8), number(40));
     if len < 88 || len > PAGE || len + stored > block.len() {
         return;
@@ -35,7 +37,9 @@ fuzz_target!(|data: &[u8]| {
     let mut block = data.to_vec();
     block.resize(block.len().max(PAGE), 0);
     // The place that the bytes claim, so that the first check is passed; the second is made to pass.
-    let Some((segment, epoch)) = Header::claimed(&block) else { return };
+    let Some((segment, epoch)) = Header::claimed(&block) else {
+        return;
+    };
     let place = Place {
         class: Class::Normal,
         epoch,

@@ -1,4 +1,5 @@
 //! A log is followed through everything that happens to log files, and each line is given once.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use jiff::Timestamp;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;

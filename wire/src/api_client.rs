@@ -1,6 +1,10 @@
 //! The people's side of the JSON API.
 
-use crate::api::{AuditRow, AuthorityState, DeviceDetail, DeviceSummary, ERROR_TRAILER, EventRow, ForwarderRow, GenerationRow, LoginLink, MadeIntent, MadeToken, NewIntent, NewStep, NewToken, QueryAnswer, QueryAsk, QueryTable, TokenRow, WorkloadRow};
+use crate::api::{
+    AuditRow, AuthorityState, DeviceDetail, DeviceSummary, ERROR_TRAILER, EventRow, ForwarderRow,
+    GenerationRow, LoginLink, MadeIntent, MadeToken, NewIntent, NewStep, NewToken, QueryAnswer, QueryAsk,
+    QueryTable, TokenRow, WorkloadRow,
+};
 use crate::client::{ANSWER_WITHIN, ConnectError, Connection, HubAddress, body_of, open};
 use crate::frame::LogAsk;
 use bytes::Bytes;

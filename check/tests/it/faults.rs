@@ -628,5 +628,6 @@ fn what_nobody_here_can_decrypt_is_judged_by_its_form() {
         config/config.yaml:12:1: error: the object has no field "stringDate" [unknown-field]
           = did you mean "stringData"?
           in clusters/cloud, clusters/pi
-    "#]].assert_eq(&checked(&wrong));
+    "#]]
+    .assert_eq(&checked(&wrong));
 }

@@ -147,7 +147,7 @@ impl Serialize for Object<'_> {
 
 fn objects(answer: &QueryAnswer) -> Vec<Object<'_>> {
     let object = |row| Object(&answer.columns, row);
-    answer.rows.iter().map(|row| object(row)).collect()
+    answer.rows.iter().map(Vec::as_slice).map(object).collect()
 }
 
 /// A value as text; nothing for null.
