@@ -38,9 +38,7 @@ pub const TESTS: &[(&str, &str)] = &[
     ("gpg", "gpg"),
     ("npm", "npm"),
     ("gpg-agent", "gpg-agent"),
-    ("prometheus", "prometheus"),
     ("prometheus-alertmanager", "prometheus-alertmanager"),
-    ("victoria-metrics", "victoria-metrics"),
 ];
 
 /// The kubectl whose kustomize the renderer is compared with.

@@ -73,25 +73,20 @@ fn device() -> Result<()> {
 }
 
 fn tests() -> Result<()> {
-    let kubectl = packages::kubectl()?;
-    let s3_server = packages::s3_server()?;
+    let peers = [
+        ("LEEWARD_KUBECTL", packages::kubectl()?),
+        ("LEEWARD_S3_SERVER", packages::s3_server()?),
+        ("LEEWARD_SOPS", packages::sops()?),
+        ("LEEWARD_JSONSCHEMA", packages::jsonschema()?),
+        ("LEEWARD_SARIF_SCHEMA", packages::sarif_schema()?),
+    ];
     let words: &[&str] = if has("cargo-nextest") {
         &["nextest", "run", "--workspace", "--no-fail-fast"]
     } else {
         tell("cargo-nextest is not installed; using cargo test");
         &["test", "--workspace", "--no-fail-fast"]
     };
-    let sops = packages::sops()?;
-    let jsonschema = packages::jsonschema()?;
-    let sarif = packages::sarif_schema()?;
-    cargo::run(
-        cargo(words)
-            .env("LEEWARD_KUBECTL", kubectl)
-            .env("LEEWARD_S3_SERVER", s3_server)
-            .env("LEEWARD_SOPS", sops)
-            .env("LEEWARD_JSONSCHEMA", jsonschema)
-            .env("LEEWARD_SARIF_SCHEMA", sarif),
-    )
+    cargo::run(cargo(words).envs(peers))
 }
 
 /// Licences, bans and sources always; advisories where their database can be had.
