@@ -1,5 +1,6 @@
 //! The agent's configuration: one YAML file, read once, resolved before anything starts.
 
+use crate::logs::{Logs, RawLogs};
 use crate::telemetry::{BadMetrics, MetricsConfig, RawMetrics};
 use crate::uplink;
 use jiff::SignedDuration;
@@ -8,7 +9,6 @@ use serde::Deserialize;
 use source::{BucketSpec, GitAuth, GitRef, GitSpec, OciRef, OciSpec, S3Keys, SourceSpec};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use telemetry::logs::{Format, Redaction, Rules, Together};
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -83,19 +83,6 @@ struct Raw {
     logs: RawLogs,
     #[serde(default)]
     uplink: RawUplink,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct RawLogs {
-    #[serde(default)]
-    collect: Option<bool>,
-    #[serde(default)]
-    entries_per_second: Option<u32>,
-    #[serde(default)]
-    redact: Option<Vec<String>>,
-    #[serde(default)]
-    wait: Option<SignedDuration>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -266,32 +253,6 @@ pub struct Config {
     pub logs: Logs,
 }
 
-/// Whether containers' logs go to the hub, and what of them.
-#[derive(Debug, Clone)]
-pub struct Logs {
-    /// False: they stay on the device.
-    pub collect: bool,
-    /// Entries a second of each container, over a burst.
-    pub per_second: u32,
-    /// What must not leave the device.
-    pub redactions: Vec<Redaction>,
-    /// How long an entry waits for others.
-    pub wait: Duration,
-}
-
-impl Logs {
-    /// For logs of this form.
-    pub fn rules(&self, format: Format) -> Rules {
-        Rules {
-            format,
-            together: Together::Traces,
-            redactions: self.redactions.clone(),
-            per_second: self.per_second,
-            wait: self.wait,
-        }
-    }
-}
-
 /// Where a hub is.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Hub {
@@ -411,19 +372,7 @@ impl Config {
                 .map(|link| link.resolve().map_err(|why| value("uplink.links", &why)))
                 .collect::<Result<_, _>>()?,
             cgroup: raw.cgroup.unwrap_or_else(|| "/leeward".to_owned()),
-            logs: Logs {
-                collect: raw.logs.collect.unwrap_or(true),
-                per_second: raw.logs.entries_per_second.unwrap_or(500),
-                redactions: raw
-                    .logs
-                    .redact
-                    .unwrap_or_else(|| vec![":bearer".to_owned(), ":userinfo".to_owned()])
-                    .iter()
-                    .map(|text| Redaction::parse(text))
-                    .collect::<Result<_, _>>()
-                    .map_err(|err| value("logs.redact", &kit::chain(&err)))?,
-                wait: duration("logs.wait", raw.logs.wait, 5)?,
-            },
+            logs: raw.logs.resolve().map_err(|(field, why)| value(field, &why))?,
             metrics: raw.metrics.resolve().map_err(|err| ConfigError::Metrics {
                 path: path.to_owned(),
                 source: Box::new(err),

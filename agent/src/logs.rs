@@ -3,15 +3,16 @@
 //! A record carries its place in its file. After a crash files are read from the last place that is known to have
 //! arrived, so that some entries may be given again: the hub knows them by file and offset.
 
-use crate::config::Logs;
 use crate::uplink;
+use jiff::SignedDuration;
 use kit::Clock;
 use runtime::{Engine, LogFile};
+use serde::Deserialize;
 use spool::{AppendError, Spool, Stream};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use telemetry::logs::{Batch, Collector, Format, Source};
+use telemetry::logs::{Batch, Collector, Format, Redaction, Rules, Source, Together};
 
 /// Name of the stream.
 pub const LOGS: &str = "logs";
@@ -19,6 +20,72 @@ pub const LOGS: &str = "logs";
 const PLACE: &str = "log:";
 /// How often files are looked at.
 const PERIOD: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct RawLogs {
+    #[serde(default)]
+    collect: Option<bool>,
+    #[serde(default)]
+    entries_per_second: Option<u32>,
+    #[serde(default)]
+    redact: Option<Vec<String>>,
+    #[serde(default)]
+    wait: Option<SignedDuration>,
+}
+
+/// Whether containers' logs go to the hub, and what of them.
+#[derive(Debug, Clone)]
+pub struct Logs {
+    /// False: they stay on the device.
+    pub collect: bool,
+    /// Entries a second of each container, over a burst.
+    pub per_second: u32,
+    /// What must not leave the device.
+    pub redactions: Vec<Redaction>,
+    /// How long an entry waits for others.
+    pub wait: Duration,
+}
+
+impl Logs {
+    /// For logs of this form.
+    pub fn rules(&self, format: Format) -> Rules {
+        Rules {
+            format,
+            together: Together::Traces,
+            redactions: self.redactions.clone(),
+            per_second: self.per_second,
+            wait: self.wait,
+        }
+    }
+}
+
+impl RawLogs {
+    /// Puts in what is left out.
+    ///
+    /// # Errors
+    /// The field, and what is wrong with it.
+    pub(crate) fn resolve(self) -> Result<Logs, (&'static str, String)> {
+        let redact = self
+            .redact
+            .unwrap_or_else(|| vec![":bearer".to_owned(), ":userinfo".to_owned()]);
+        let wait = match self.wait.map(Duration::try_from) {
+            None => Duration::from_secs(5),
+            Some(Ok(wait)) if !wait.is_zero() => wait,
+            Some(_) => return Err(("logs.wait", "must be above zero, such as 5s".to_owned())),
+        };
+        Ok(Logs {
+            collect: self.collect.unwrap_or(true),
+            per_second: self.entries_per_second.unwrap_or(500),
+            redactions: redact
+                .iter()
+                .map(|text| Redaction::parse(text))
+                .collect::<Result<_, _>>()
+                .map_err(|err| ("logs.redact", kit::chain(&err)))?,
+            wait,
+        })
+    }
+}
 
 /// What collecting needs.
 #[derive(Debug)]
