@@ -277,9 +277,6 @@ mod tests {
             )
         };
         let text = told(&compare(&[map("a\nb\nc\n")], &[map("a\nx\nc\n")]), "");
-        assert_eq!(
-            text,
-            "~ ConfigMap/default/c\n    data[f.conf]:\n      - b\n      + x\n"
-        );
+        assert_eq!(text, "~ ConfigMap/c\n    data[f.conf]:\n      - b\n      + x\n");
     }
 }

@@ -148,7 +148,7 @@ async fn a_manifest_that_lies_is_refused() {
     let err = pull_from(|request, lies| lies.with(request, |manifest| manifest.layers[0].size -= 1)).await;
     check(&err, &["bytes where", "were declared"]);
     let err = pull_from(|request, lies| lies.with(request, |manifest| manifest.layers[0].size += 1)).await;
-    check(&err, &["416", "the blob has 100220 bytes"]);
+    check(&err, &["416", "the blob has", "bytes"]);
     // More than any disk here has: refused before the first byte.
     let err =
         pull_from(|request, lies| lies.with(request, |manifest| manifest.layers[0].size = u64::MAX / 4))

@@ -178,7 +178,7 @@ impl<'a> Renderer<'a> {
     fn folder(&mut self, path: &str) -> Result<()> {
         let mut built = self.build(path, None, None)?;
         let own = kustomizations(&built)
-            .filter_map(Result::ok)
+            .filter_map(|node| FluxKustomization::decode(node).ok())
             .find(|flux| kustomize::clean(self.tree, &flux.spec.path).is_ok_and(|target| target == path));
         let made = match &own {
             None => {
@@ -201,10 +201,14 @@ impl<'a> Renderer<'a> {
     /// Keeps what is to run, and resolves the `Kustomization` objects among it.
     fn take(&mut self, made: Vec<Made>, from: &str) -> Result<()> {
         let mut found = Vec::new();
-        for flux in kustomizations(&made) {
-            match flux {
+        for node in kustomizations(&made) {
+            match FluxKustomization::decode(node) {
                 Ok(flux) => found.push(flux),
-                Err(error) => self.fault(error)?,
+                Err(error) => {
+                    self.fault(error)?;
+                    // It is there, if only to be mended: what depends on it has no fault of its own.
+                    self.rendered.insert(name_of(node));
+                }
             }
         }
         let sources = Sources::of(&made);
@@ -459,13 +463,18 @@ fn group_of(node: &Node) -> &str {
 }
 
 /// The `Kustomization` objects among others.
-fn kustomizations(made: &[Made]) -> impl Iterator<Item = Result<FluxKustomization>> + '_ {
+fn kustomizations(made: &[Made]) -> impl Iterator<Item = &Node> {
     made.iter()
         .map(|made| &made.node)
         .filter(|node| switched_off(node).is_none())
         .filter(|node| group_of(node) == KUSTOMIZE_GROUP)
         .filter(|node| node.get("kind").map_or("", Node::value) == "Kustomization")
-        .map(FluxKustomization::decode)
+}
+
+/// Namespace and name, as they stand.
+fn name_of(node: &Node) -> Named {
+    let metadata = |field| node.at(["metadata", field]).map_or("", Node::value).to_owned();
+    (metadata("namespace"), metadata("name"))
 }
 
 /// For messages.
@@ -486,10 +495,7 @@ impl Sources {
             .map(|made| &made.node)
             .filter(|node| group_of(node) == "source.toolkit.fluxcd.io")
             .filter(|node| node.get("kind").map_or("", Node::value) == "GitRepository")
-            .map(|node| {
-                let metadata = |field| node.at(["metadata", field]).map_or("", Node::value).to_owned();
-                (metadata("namespace"), metadata("name"))
-            });
+            .map(name_of);
         Self { git: git.collect() }
     }
 
