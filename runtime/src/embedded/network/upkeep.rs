@@ -92,7 +92,9 @@ impl Inner {
                 .rebuild(&ports, state.published.as_deref().unwrap_or_default())?;
         }
         foreign::let_pass(&self.config.bridge);
-        state.seen = state.netfilter.generation().ok();
+        // That from before the look: what another program changed meanwhile is seen the next time, as is what was
+        // put back just now, once.
+        state.seen = generation;
         Ok(())
     }
 
