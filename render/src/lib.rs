@@ -8,7 +8,6 @@
 //! Never: touches disk or network but through what it is given, runs programs, reads a clock.
 
 pub mod cel;
-pub mod check;
 mod config;
 mod crds;
 mod error;
