@@ -298,12 +298,17 @@ impl World {
         Ok(port)
     }
 
+    /// The bare repository that the devices follow.
+    pub fn repository(&self) -> PathBuf {
+        self.dir.join("git").join(REPOSITORY)
+    }
+
     /// Makes the bare repository and pushes the work tree's history into it.
     ///
     /// # Errors
     /// What git says.
     pub fn publish_repository(&self) -> Result<()> {
-        let bare = self.dir.join("git").join(REPOSITORY);
+        let bare = self.repository();
         if !bare.exists() {
             fs::create_dir_all(self.dir.join("git"))?;
             let path = bare.to_string_lossy();

@@ -41,7 +41,8 @@ pub struct Options {
     pub reserve: bool,
     /// A block is closed at this many bytes of records.
     pub block_bytes: usize,
-    /// How long a block may wait for more records, by class. While a sync runs, records gather anyway.
+    /// How long records gather before they are written, by class: for bulk from the first that waits, for the others
+    /// from the write before, so that a record after a quiet time does not wait. While a sync runs, records gather anyway.
     pub linger: PerClass<Duration>,
     /// How long an acknowledgement may stay in memory alone; lost, it means a resend and nothing else.
     pub cursor_every: Duration,

@@ -102,6 +102,7 @@ impl Spool {
             state,
             tails: opened.tails,
             passed_over: [0; 3],
+            committed: [None; 3],
             untried: [0; 3],
             poisoned: [None, None, None],
             buffer: Vec::new(),

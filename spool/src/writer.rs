@@ -42,6 +42,8 @@ pub(crate) struct Writer {
     pub state: StateFiles,
     pub tails: [Option<Tail>; 3],
     pub passed_over: [u8; 3],
+    /// When each class was last written.
+    pub committed: [Option<Instant>; 3],
     /// Blocks for which compression is not tried, since it gained nothing lately.
     pub untried: [u8; 3],
     /// Failures not yet told.
@@ -88,7 +90,7 @@ impl Writer {
             for class in Class::ALL {
                 let queue = &inner.queues[class.index()];
                 let Some(since) = queue.since else { continue };
-                let at = since + core.options.linger.of(class);
+                let at = self.due_at(class, since, core.options.linger.of(class));
                 if hurry || queue.bytes >= core.options.block_bytes || at <= now {
                     due.push(class);
                 } else {
@@ -123,6 +125,16 @@ impl Writer {
         }
     }
 
+    /// When records that wait since then are to be written. Nobody waits for bulk, so it gathers; of the others the
+    /// first after a quiet time goes at once, and those that follow closely gather.
+    fn due_at(&self, class: Class, since: Instant, linger: Duration) -> Instant {
+        match (class, self.committed[class.index()]) {
+            (Class::Bulk, _) => since + linger,
+            (_, Some(last)) => since.max(last + linger),
+            (_, None) => since,
+        }
+    }
+
     /// The highest class that is due, unless a lower one has been passed over too often.
     fn choose(&mut self, due: &[Class]) -> Option<Class> {
         let starved = due
@@ -142,6 +154,7 @@ impl Writer {
     }
 
     fn commit(&mut self, class: Class, mut items: VecDeque<Queued>) {
+        self.committed[class.index()] = Some(Instant::now());
         let trouble = match self.write_all(class, &mut items) {
             Ok(()) => return,
             Err(Trouble::Full) => Trouble::Full,

@@ -168,7 +168,8 @@ pub(super) async fn measure(
     kill_pods()
 }
 
-/// The agent's own defaults instead of the demo's short intervals.
+/// The agent's own defaults instead of the demo's short intervals, and a repository on its own disk: podman is given a
+/// file too. What a Git server takes is in the fleet's figure.
 fn as_in_the_field(world: &World) -> Result<()> {
     let file = world.dir().join("devices").join(DEVICE).join("agent.yaml");
     let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
@@ -178,6 +179,13 @@ fn as_in_the_field(world: &World) -> Result<()> {
         ensure!(text.contains(line), "{} does not hold {line:?}", file.display());
         kept = kept.replace(line, "");
     }
+    let here = format!("  url: file://{}\n", world.repository().display());
+    let lines: Vec<&str> = kept.split_inclusive('\n').collect();
+    let kept: String = lines
+        .iter()
+        .map(|line| if line.starts_with("  url: ") { &here } else { *line })
+        .collect();
+    ensure!(kept.contains(&here), "{} names no repository", file.display());
     fs::write(&file, kept)?;
     Ok(())
 }
