@@ -1,9 +1,45 @@
 //! Writes that are whole or absent after a power cut.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How long another process may take to let go of a folder: one that was just ended, or its child between fork and exec.
+const LET_GO: Duration = Duration::from_secs(2);
+
+/// Takes a folder for this process alone by the file of that path, which is made where there is none. `None` where
+/// another process has it and keeps it; blocks for two seconds before it says so.
+///
+/// # Errors
+/// Where the file cannot be made or locked.
+pub fn take(path: &Path) -> io::Result<Option<File>> {
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)?;
+    Ok(lock(&file)?.then_some(file))
+}
+
+/// [`take`] for a file that is open already; says whether it was free.
+///
+/// # Errors
+/// Where the file system has no locks.
+pub fn lock(file: &File) -> io::Result<bool> {
+    let end = Instant::now() + LET_GO;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(true),
+            Err(TryLockError::WouldBlock) if Instant::now() < end => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(TryLockError::WouldBlock) => return Ok(false),
+            Err(TryLockError::Error(err)) => return Err(err),
+        }
+    }
+}
 
 /// Makes `path` hold exactly `data`: temporary file, sync, rename, sync of the folder.
 ///

@@ -10,13 +10,10 @@ use gix::ObjectId;
 use gix::objs::tree::EntryKind;
 use kit::disk as durable;
 use model::Revision;
-use rustix::fs::FlockOperation;
-use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 /// What `state.json` holds.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -122,30 +119,12 @@ impl Folder {
     }
 }
 
-/// How long another process may take to let go: one that was just ended, or a child between fork and exec.
-const PATIENCE: Duration = Duration::from_secs(2);
-
 fn lock(folder: &Path) -> Result<File, SourceError> {
     let path = folder.join("lock");
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path);
-    let file = file.map_err(disk("open", &path))?;
-    let end = Instant::now() + PATIENCE;
-    loop {
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(file),
-            Err(Errno::WOULDBLOCK) if Instant::now() < end => std::thread::sleep(Duration::from_millis(20)),
-            Err(Errno::WOULDBLOCK) => {
-                return Err(SourceError::InUse {
-                    path: folder.to_owned(),
-                });
-            }
-            Err(err) => return Err(disk("lock", &path)(err.into())),
-        }
-    }
+    let taken = durable::take(&path).map_err(disk("lock", &path))?;
+    taken.ok_or_else(|| SourceError::InUse {
+        path: folder.to_owned(),
+    })
 }
 
 /// One bare repository.

@@ -84,14 +84,8 @@ impl Store {
             kit::disk::create_dir_all(&path).at("make folder", &path)?;
         }
         let lock_path = dir.join("lock");
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&lock_path)
-            .at("open", &lock_path)?;
-        rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-            .map_err(|_| StoreError::InUse { dir: dir.to_owned() })?;
+        let taken = kit::disk::take(&lock_path).at("lock", &lock_path)?;
+        let lock = taken.ok_or_else(|| StoreError::InUse { dir: dir.to_owned() })?;
         clear(&dir.join("tmp"))?;
         let (pins, damaged_pins) = pins::load(&dir.join("pins"))?;
         let mut state = State {

@@ -43,7 +43,7 @@ use front::Front;
 use jiff::Timestamp;
 use kit::{Clock, SystemClock};
 use model::DeviceName;
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex};
@@ -147,12 +147,8 @@ impl Store {
             source,
         };
         kit::disk::create_dir_all(dir).map_err(folder)?;
-        let lock = File::create(dir.join("hub.lock")).map_err(folder)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(StoreError::InUse { dir: dir.to_owned() }),
-            Err(TryLockError::Error(source)) => return Err(folder(source)),
-        }
+        let taken = kit::disk::take(&dir.join("hub.lock")).map_err(folder)?;
+        let lock = taken.ok_or_else(|| StoreError::InUse { dir: dir.to_owned() })?;
         let path = dir.join("hub.db");
         let mut sql = front::connect(&path, true)?;
         schema::migrate(&mut sql, &path)?;

@@ -13,7 +13,7 @@ use crate::api;
 use crate::refusal::{Complaints, Refusal};
 use crate::{Wanted, Workload};
 use configs::Configs;
-use model::{Desired, Object, ObjectKey};
+use model::{Desired, Object, ObjectKey, VolumeSource};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What this device can give to workloads.
@@ -117,6 +117,7 @@ pub fn expand(desired: &Desired, limits: &Limits) -> Result<Wanted, Vec<Refusal>
     wanted
         .services
         .sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+    wanted.notes.extend(unbounded(&wanted.workloads));
     one_port_one_owner(&wanted.workloads, &mut refusals);
     fits(&wanted.workloads, limits, &mut refusals);
     if refusals.is_empty() {
@@ -170,6 +171,31 @@ fn unusual(
             object.key()
         ));
     }
+}
+
+/// Folders on the disk that say how much they may hold: nothing here holds them to it, and that is said.
+fn unbounded(workloads: &[Workload]) -> impl Iterator<Item = String> {
+    let of_workload = |workload: &Workload| {
+        let unbounded = workload.template.volumes.iter().filter(|volume| {
+            matches!(
+                volume.source,
+                VolumeSource::EmptyDir {
+                    memory: false,
+                    size_limit: Some(_)
+                }
+            )
+        });
+        let notes: Vec<String> = unbounded
+            .map(|volume| {
+                format!(
+                    "{}: volume {}: emptyDir.sizeLimit is NOT ENFORCED on disk; medium Memory is held to it",
+                    workload.key, volume.name
+                )
+            })
+            .collect();
+        notes
+    };
+    workloads.iter().flat_map(of_workload)
 }
 
 /// A host port belongs to one pod on the device; replicas that share one can never all run.

@@ -131,6 +131,18 @@ metadata: {name: tls}",
 }
 
 #[test]
+fn a_limit_that_nothing_enforces_is_noted() {
+    check(
+        &deployment(
+            "volumes: [{name: cache, emptyDir: {sizeLimit: 1Gi}}, {name: ram, emptyDir: {medium: Memory, sizeLimit: 1Mi}}]\ncontainers: [{name: web, image: r.example/web:1}]",
+        ),
+        expect![[r#"
+            accepted; notes: ["Deployment.apps/shop/web: volume cache: emptyDir.sizeLimit is NOT ENFORCED on disk; medium Memory is held to it"]
+        "#]],
+    );
+}
+
+#[test]
 fn a_profile_that_cannot_be_enforced_is_not_pretended() {
     let yaml = deployment(
         "securityContext: {seccompProfile: {type: RuntimeDefault}}\ncontainers: [{name: web, image: r.example/web:1}]",
