@@ -36,6 +36,8 @@ const REQUEST_SLOTS: usize = 8;
 const HEARTBEAT_BYTES: u64 = 256 * 1024;
 /// How long a stop waits for tasks to end.
 const GRACE: Duration = Duration::from_secs(5);
+/// How often memory is given back that the work before needed.
+const GIVE_BACK: Duration = Duration::from_secs(60);
 
 /// Something that runs beside the stages for as long as the agent does.
 pub struct Task {
@@ -326,6 +328,7 @@ impl<E: Engine> Agent<E> {
         for task in beside {
             tasks.spawn_vital(task.name, task.work);
         }
+        tasks.spawn_vital("memory", give_back());
 
         let stopped = tasks.stop();
         tokio::select! {
@@ -339,6 +342,14 @@ impl<E: Engine> Agent<E> {
         if let Err(err) = spool.flush().await {
             tracing::warn!(err = kit::chain(&err), "the spool could not be flushed");
         }
+    }
+}
+
+/// Lets go of what only the last minute's work needed.
+async fn give_back() {
+    loop {
+        tokio::time::sleep(GIVE_BACK).await;
+        kit::memory::settle();
     }
 }
 

@@ -2,13 +2,14 @@
 //!
 //! Takes: nothing of the product; this crate knows no product word.
 //! Gives: [`Clock`] with its fake, [`disk`] writes that survive a power cut, [`Backoff`],
-//! [`varint`]s, [`Tasks`] (one owner, one stop, a name for each task), [`chain`] (an error told once, whole).
+//! [`varint`]s, [`memory`] given back, [`Tasks`] (one owner, one stop, a name for each task), [`chain`] (an error told once, whole).
 //! Never: holds state of its own.
 
 mod backoff;
 mod clock;
 pub mod disk;
 mod error;
+pub mod memory;
 mod tasks;
 pub mod varint;
 

@@ -93,8 +93,19 @@ pub fn out(text: &str) -> Result<()> {
 
 /// As [`out`].
 pub fn raw(data: &[u8]) -> Result<()> {
-    let mut stdout = std::io::stdout().lock();
-    match stdout.write_all(data).and_then(|()| stdout.flush()) {
+    written(std::io::stdout().lock().write_all(data))
+}
+
+/// As [`out`], of what is made piece by piece.
+pub fn pieces(mut pieces: impl Iterator<Item = String>) -> Result<()> {
+    let mut stdout = std::io::BufWriter::with_capacity(1 << 16, std::io::stdout().lock());
+    written(pieces.try_for_each(|piece| stdout.write_all(piece.as_bytes())))?;
+    written(stdout.flush())
+}
+
+/// Whoever read it may want no more: that is no failure.
+fn written(result: std::io::Result<()>) -> Result<()> {
+    match result.and_then(|()| std::io::stdout().flush()) {
         Err(err) if err.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
         other => Ok(other?),
     }

@@ -130,13 +130,27 @@ impl Build {
     pub fn to_yaml(&self) -> String {
         let mut out = String::new();
         for (at, node) in self.nodes.iter().enumerate() {
-            if at > 0 {
-                out.push_str("---\n");
-            }
-            yaml::emit_document(node, &mut out).expect("numbers were checked by build");
+            document(at, node, &mut out);
         }
         out
     }
+
+    /// The pieces of [`Build::to_yaml`], an object each; what was told is forgotten, so that a large build and its text
+    /// need not be in memory together.
+    pub fn into_documents(self) -> impl Iterator<Item = String> {
+        self.nodes.into_iter().enumerate().map(|(at, node)| {
+            let mut out = String::new();
+            document(at, &node, &mut out);
+            out
+        })
+    }
+}
+
+fn document(at: usize, node: &Node, out: &mut String) {
+    if at > 0 {
+        out.push_str("---\n");
+    }
+    yaml::emit_document(node, out).expect("numbers were checked by build");
 }
 
 /// Objects as kustomize prints them.

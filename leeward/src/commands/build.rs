@@ -3,7 +3,7 @@
 use super::secret::KeyFiles;
 use crate::exit::Refused;
 use crate::files::{self, Disk};
-use crate::print::{Output, note, one, out};
+use crate::print::{Output, note, one, out, pieces};
 
 use anyhow::{Context as _, Result};
 use device::Class;
@@ -76,7 +76,7 @@ impl BuildArgs {
             .warnings
             .iter()
             .for_each(|warning| note(&format!("# Warning: {warning}")));
-        out(&build.to_yaml())
+        pieces(build.into_documents())
     }
 
     fn ask(&self) -> Ask {

@@ -14,7 +14,6 @@ mod helper;
 mod https;
 pub(crate) mod journal;
 pub(crate) mod log;
-mod memory;
 pub(crate) mod nursery;
 mod oci;
 mod output;

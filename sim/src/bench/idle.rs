@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 pub(super) const NAMES: [&str; 4] = ["idle-pss", "start-ready", "idle-cpu", "idle-writes"];
 
 /// What a start leaves behind has settled after this.
-const WARM_UP: Duration = Duration::from_secs(30);
+const WARM_UP: Duration = Duration::from_secs(300);
+/// For a look in between: the agent has given back what its start took.
+const SHORT_WARM_UP: Duration = Duration::from_secs(75);
 /// CPU time is counted over this.
 const WINDOW: Duration = Duration::from_secs(60);
 /// Bytes are counted over this, because few are written.
@@ -38,12 +40,13 @@ pub(super) async fn measure(
     }
     let long = plan.wants("idle-writes");
     let window = if long && !plan.short { LONG_WINDOW } else { WINDOW };
+    let warm_up = if plan.short { SHORT_WARM_UP } else { WARM_UP };
     progress.step(&format!(
         "idle: {} s to warm up, then {} s are measured",
-        WARM_UP.as_secs(),
+        warm_up.as_secs(),
         window.as_secs()
     ));
-    tokio::time::sleep(WARM_UP).await;
+    tokio::time::sleep(warm_up).await;
     let seen = watch(world.device(name)?, window).await?;
     if plan.wants("idle-pss") {
         rows.push(Row::alone("idle-pss", seen.pss));

@@ -298,7 +298,8 @@ async fn apply(world: &World, plan: &Plan, progress: &Progress, rows: &mut Vec<R
 }
 
 async fn memory(world: &World, plan: &Plan, progress: &Progress, rows: &mut Vec<Row>) -> Result<()> {
-    progress.step("ten pods: memory is looked at for 60 s");
+    progress.step("ten pods: memory is looked at for 60 s, a minute from now");
+    tokio::time::sleep(Duration::from_secs(60)).await;
     let agent = world.device(DEVICE)?.agent.context("the agent was started")?;
     let (mut all, mut each) = (Vec::new(), Vec::new());
     for _ in 0..6 {

@@ -10,7 +10,6 @@ use super::container::{Container, State};
 use super::control::Client;
 use super::journal::Journal;
 use super::log::LogFile;
-use super::memory;
 use super::oci::{self, OciRuntime};
 use super::output::Output;
 use super::probe::Which;
@@ -223,7 +222,7 @@ impl Pod {
             }
             if !trimmed && self.settled() {
                 // The start was the only time that took memory.
-                memory::trim();
+                kit::memory::settle();
                 trimmed = true;
             }
         }
