@@ -17,21 +17,23 @@ pub fn settle() {
         return;
     };
     let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    for (start, length) in maps.lines().filter_map(|line| code(line, program.ino())) {
+    for (start, length) in maps.lines().filter_map(|line| unchanged(line, program.ino())) {
         let start = std::ptr::with_exposed_provenance_mut::<c_void>(start);
-        // SAFETY: the range is one mapping of this process, of the file that it runs, readable and executable but not
-        // writable: there is no page in it that differs from the file (code is not relocated in a position-independent
-        // program), so that a page dropped here is read again as it was. Linux, madvise(2): MADV_DONTNEED on a private
-        // mapping of a file repopulates from the file; other threads may run in the range meanwhile.
+        // SAFETY: the range is one mapping of this process, of the file that it runs, that was never writable: there is
+        // no page in it that differs from the file (in a position-independent program neither code nor the constants in
+        // front of it are relocated), so that a page dropped here is read again as it was. Linux, madvise(2):
+        // MADV_DONTNEED on a private mapping of a file repopulates from the file; other threads may run meanwhile.
         let _ = unsafe { madvise(start, length, Advice::LinuxDontNeed) };
     }
 }
 
-/// Start and length of a line of `/proc/PID/maps` that maps code of the file with this inode (proc(5)).
-fn code(line: &str, inode: u64) -> Option<(usize, usize)> {
+/// Start and length of a line of `/proc/PID/maps` that maps code, or the constants at the beginning, of the file with this
+/// inode (proc(5)). Other data that is read-only now was relocated before.
+fn unchanged(line: &str, inode: u64) -> Option<(usize, usize)> {
     let mut words = line.split_ascii_whitespace();
-    let (range, mode, of) = (words.next()?, words.next()?, words.nth(2)?);
-    if mode != "r-xp" || of.parse() != Ok(inode) {
+    let (range, mode, offset) = (words.next()?, words.next()?, words.next()?);
+    let first = offset.bytes().all(|digit| digit == b'0');
+    if !(mode == "r-xp" || mode == "r--p" && first) || words.nth(1)?.parse() != Ok(inode) {
         return None;
     }
     let (start, end) = range.split_once('-')?;
@@ -56,17 +58,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_code_of_the_program_is_let_go() {
-        let line = |mode: &str, inode: u64| {
-            format!("55f8788a0000-55f8788a3000 {mode} 00001000 fe:00 {inode}   /usr/bin/leeward")
+    fn only_what_equals_the_file_is_let_go() {
+        let line = |mode: &str, offset: u32, inode: u64| {
+            format!("55f8788a0000-55f8788a3000 {mode} {offset:08x} fe:00 {inode}   /usr/bin/leeward")
         };
-        assert_eq!(code(&line("r-xp", 7), 7), Some((0x55f8_788a_0000, 0x3000)));
-        assert_eq!(code(&line("r-xp", 8), 7), None);
+        let whole = Some((0x55f8_788a_0000, 0x3000));
+        assert_eq!(unchanged(&line("r-xp", 0x1000, 7), 7), whole);
+        assert_eq!(unchanged(&line("r--p", 0, 7), 7), whole);
+        assert_eq!(unchanged(&line("r-xp", 0x1000, 8), 7), None);
         // Relocated data is read-only as well, and differs from the file.
-        assert_eq!(code(&line("r--p", 7), 7), None);
-        assert_eq!(code(&line("rw-p", 7), 7), None);
-        assert_eq!(code("7f00-7f01 r-xp 00000000 00:00 0 [vdso]", 7), None);
-        assert_eq!(code("", 7), None);
+        assert_eq!(unchanged(&line("r--p", 0x2000, 7), 7), None);
+        assert_eq!(unchanged(&line("rw-p", 0, 7), 7), None);
+        assert_eq!(unchanged("7f00-7f01 r-xp 00000000 00:00 0 [vdso]", 7), None);
+        assert_eq!(unchanged("", 7), None);
     }
 
     #[test]
@@ -82,7 +86,7 @@ mod tests {
                     .nth(1)
                     .is_some_and(|mode| mode.len() == 4)
                 {
-                    counted = code(line, inode).is_some();
+                    counted = unchanged(line, inode).is_some();
                 } else if counted && let Some(rest) = line.strip_prefix("Rss:") {
                     pages += rest.trim().trim_end_matches(" kB").parse::<u64>().unwrap();
                 }
