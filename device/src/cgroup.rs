@@ -116,7 +116,7 @@ fn lineage(groups: &str, mounts: &str, controller: &str) -> Option<Lineage> {
 }
 
 /// Mount point and root of a hierarchy, from mountinfo (proc(5)).
-fn mount_of(mounts: &str, controller: Option<&str>) -> Option<(PathBuf, PathBuf)> {
+pub fn mount_of(mounts: &str, controller: Option<&str>) -> Option<(PathBuf, PathBuf)> {
     mounts.lines().find_map(|line| {
         let (left, right) = line.split_once(" - ")?;
         let left: Vec<&str> = left.split(' ').collect();

@@ -17,4 +17,4 @@ mod sensors;
 
 pub use class::{Allocatable, Class, Heat, Reserved, Thermal, UnknownClass, detect_class};
 pub use facts::{FactsReader, boot_id};
-pub use metrics::{HostMetrics, Page, process as process_metrics};
+pub use metrics::{ContainerMetrics, HostMetrics, Page, process as process_metrics};

@@ -31,7 +31,9 @@ pub use image::{BadImageRef, ImageRef, Platform};
 pub use intent::{Intent, IntentKind, Signed};
 pub use kustomization::{InventoryEntry, Kustomization, KustomizationStatus};
 pub use object::{BadObject, Object, ObjectKey};
-pub use observed::{ContainerObserved, ContainerState, Observed, PodObserved, PodPhase};
+pub use observed::{
+    ContainerGroup, ContainerObserved, ContainerState, Observed, PodGroup, PodObserved, PodPhase,
+};
 pub use plan::{Action, Because, Plan, Step, Why, WhyReport};
 pub use pod::{
     ContainerRun, EnvVar, FileEntry, HostPathType, Mount, PodId, PodRun, PortRun, Probe, ProbeKind, Protocol,

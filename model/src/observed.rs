@@ -104,6 +104,36 @@ impl PodObserved {
     }
 }
 
+/// Where the kernel counts what a pod uses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodGroup {
+    /// Its name.
+    pub id: PodId,
+    /// Tells it from an earlier pod of that name.
+    pub uid: String,
+    /// Its control group, an absolute path below each hierarchy's mount.
+    pub path: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// A process in its network namespace; none where it uses the device's own.
+    pub network: Option<i32>,
+    /// Containers that run.
+    pub containers: Vec<ContainerGroup>,
+}
+
+/// Where the kernel counts what a container uses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerGroup {
+    /// Name in the pod.
+    pub name: String,
+    /// What it was asked to run; empty where that is not known any more.
+    pub image: String,
+    /// Its control group, an absolute path below each hierarchy's mount.
+    pub path: String,
+    /// When its process was started.
+    pub since: Timestamp,
+}
+
 /// Everything that an engine sees, at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Observed {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use model::{Event, ImageRef, ObjectKey, Observed, PodId, Step};
+use model::{Event, ImageRef, ObjectKey, Observed, PodGroup, PodId, Step};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::path::PathBuf;
@@ -34,6 +34,9 @@ pub trait Engine: Send + Sync + 'static {
     /// Where the output of running and ended containers lies, until their pod is removed: what collects logs follows
     /// these files. Empty for an engine that keeps no files.
     fn log_files(&self) -> impl Future<Output = Result<Vec<LogFile>, EngineError>> + Send;
+
+    /// Where the kernel counts what running pods use. Empty for an engine that runs no processes.
+    fn groups(&self) -> Vec<PodGroup>;
 
     /// Events after the given position of each source (0 or absent: from the start), each source's in order.
     ///

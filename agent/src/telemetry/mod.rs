@@ -109,7 +109,7 @@ pub(crate) fn start<E: Engine>(inputs: Inputs<'_, E>, tasks: &Tasks) {
         link: inputs.link,
         tallies,
     };
-    let own = own.targets(inputs.config);
+    let own = own.targets(inputs.config, Arc::clone(&inputs.engine));
     let (list, targets) = watch::channel(Arc::new(own.clone()));
     let window = Window {
         time: config.window,

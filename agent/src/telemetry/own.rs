@@ -5,9 +5,11 @@ use crate::config::Config;
 use crate::converge::View;
 use crate::uplink::{Link, SINK};
 use ::telemetry::metrics::{Job, Labels, Source, Target};
-use device::{HostMetrics, Page, process_metrics};
+use device::{ContainerMetrics, HostMetrics, Page, process_metrics};
+use runtime::Engine;
 use spool::{Class, Spool, Stream};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
@@ -25,17 +27,37 @@ pub(super) struct Own {
 
 impl Own {
     /// The machine and the agent.
-    pub(super) fn targets(self, config: &Config) -> Vec<Target> {
+    pub(super) fn targets<E: Engine>(self, config: &Config, engine: Arc<E>) -> Vec<Target> {
         let host = Mutex::new(HostMetrics::new(&config.sysroot, &config.state));
         let host = move || host.lock().unwrap_or_else(PoisonError::into_inner).text();
-        let target = |job: &str, source: Source| Target {
-            source,
-            labels: Labels::new([("job", job), ("instance", config.device.as_str())]).unwrap_or_default(),
-            job: Arc::new(Job::new(job, config.metrics.interval)),
+        // The engine's groups are the machine's own, whatever root the rest is read below.
+        let containers = ContainerMetrics::new(Path::new("/"));
+        let containers = move || containers.text(&engine.groups());
+        let target = |job: &str, more: &[(&str, &str)], source: Source| {
+            let labels = [("job", job), ("instance", config.device.as_str())];
+            Target {
+                source,
+                labels: Labels::new(labels.iter().chain(more).copied()).unwrap_or_default(),
+                job: Arc::new(Job::new(job, config.metrics.interval)),
+            }
         };
+        // Named as kubelet's, so that dashboards and alerts made for Kubernetes find them.
+        let kubelet = [
+            ("metrics_path", "/metrics/cadvisor"),
+            ("node", config.device.as_str()),
+        ];
         vec![
-            target("node", Source::Own("node", Arc::new(host))),
-            target("leeward", Source::Own("leeward", Arc::new(move || self.text()))),
+            target("node", &[], Source::Own("node", Arc::new(host))),
+            target(
+                "leeward",
+                &[],
+                Source::Own("leeward", Arc::new(move || self.text())),
+            ),
+            target(
+                "kubelet",
+                &kubelet,
+                Source::Own("containers", Arc::new(containers)),
+            ),
         ]
     }
 

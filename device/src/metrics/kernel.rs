@@ -195,16 +195,7 @@ const SENT: [&str; 8] = [
 
 fn network(root: &Root, page: &mut Page) {
     let text = root.text("proc/net/dev").unwrap_or_default();
-    let devices: BTreeMap<&str, Vec<f64>> = text
-        .lines()
-        .filter_map(|line| {
-            let (device, counts) = line.split_once(':')?;
-            Some((
-                device.trim(),
-                counts.split_ascii_whitespace().filter_map(number).collect(),
-            ))
-        })
-        .collect();
+    let devices = interfaces(&text);
     for (offset, way, columns) in [(0, "receive", RECEIVED), (8, "transmit", SENT)] {
         for (index, column) in columns.iter().enumerate() {
             let name = format!("node_network_{way}_{column}_total");
@@ -221,6 +212,19 @@ fn network(root: &Root, page: &mut Page) {
         }
     }
     links(root, page);
+}
+
+/// The counts of each interface, [`RECEIVED`] and then [`SENT`], of a `net/dev`.
+pub fn interfaces(text: &str) -> BTreeMap<&str, Vec<f64>> {
+    text.lines()
+        .filter_map(|line| {
+            let (device, counts) = line.split_once(':')?;
+            Some((
+                device.trim(),
+                counts.split_ascii_whitespace().filter_map(number).collect(),
+            ))
+        })
+        .collect()
 }
 
 fn links(root: &Root, page: &mut Page) {

@@ -2,6 +2,7 @@
 //! its dashboards and alerts fit. What it has no name for begins with `leeward_`.
 
 mod board;
+mod containers;
 mod kernel;
 mod page;
 mod process;
@@ -14,6 +15,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use containers::ContainerMetrics;
 pub use page::Page;
 pub use process::process;
 

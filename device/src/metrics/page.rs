@@ -50,9 +50,20 @@ impl Page {
         help: &str,
         samples: impl IntoIterator<Item = (Vec<(&'a str, String)>, f64)>,
     ) {
+        self.many(name, "gauge", help, samples);
+    }
+
+    /// A family, begun only where there is a sample of it.
+    pub fn many<'a>(
+        &mut self,
+        name: &str,
+        kind: &str,
+        help: &str,
+        samples: impl IntoIterator<Item = (Vec<(&'a str, String)>, f64)>,
+    ) {
         for (index, (labels, value)) in samples.into_iter().enumerate() {
             if index == 0 {
-                self.family(name, "gauge", help);
+                self.family(name, kind, help);
             }
             let labels: Vec<(&str, &str)> = labels
                 .iter()

@@ -31,7 +31,7 @@ use crate::{Engine, EngineError, EngineEvent, LogFile, LogQuery, Pulls};
 use bytes::Bytes;
 use events::Events;
 use link::Link;
-use model::{Action, ImageRef, Observed, PodId, PodObserved, Step};
+use model::{Action, ContainerGroup, ContainerState, ImageRef, Observed, PodGroup, PodId, PodObserved, Step};
 use place::Places;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
@@ -40,7 +40,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, watch};
 
-use crate::shim::protocol::{ShimState, uid as uid_of};
+use crate::shim::protocol::{ShimState, container_cgroup, uid as uid_of};
 
 /// How the engine is laid out.
 #[derive(Debug, Clone)]
@@ -113,6 +113,30 @@ struct Pod {
 impl Pod {
     fn observed(&self) -> PodObserved {
         self.state.pod.clone()
+    }
+
+    fn group(&self) -> PodGroup {
+        let state = &self.state;
+        let containers = state.pod.containers.iter().filter_map(|container| {
+            let ContainerState::Running { since } = container.state else {
+                return None;
+            };
+            Some(ContainerGroup {
+                name: container.name.clone(),
+                image: state.images.get(&container.name).cloned().unwrap_or_default(),
+                path: container_cgroup(&state.cgroup, &container.name),
+                since,
+            })
+        });
+        PodGroup {
+            id: state.pod.id.clone(),
+            uid: uid_of(&self.dir),
+            path: state.cgroup.clone(),
+            created_at: state.pod.created_at,
+            // The shim itself is in there.
+            network: (!state.host_network).then_some(state.shim.pid),
+            containers: containers.collect(),
+        }
     }
 }
 
@@ -199,6 +223,12 @@ impl Engine for Embedded {
 
     async fn log_files(&self) -> Result<Vec<LogFile>, EngineError> {
         Ok(logs::files(&self.inner))
+    }
+
+    fn groups(&self) -> Vec<PodGroup> {
+        let table = self.inner.table();
+        let running = table.pods.values().filter(|pod| !pod.state.ended);
+        running.map(Pod::group).collect()
     }
 
     async fn events(&self, after: &BTreeMap<String, u64>) -> Result<Vec<EngineEvent>, EngineError> {

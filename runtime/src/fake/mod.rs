@@ -9,8 +9,8 @@ use crate::{Engine, EngineError, EngineEvent, LogFile, LogQuery, PullProgress, P
 use bytes::Bytes;
 use kit::Clock;
 use model::{
-    Action, ContainerObserved, ContainerRun, ContainerState, Event, ImageRef, Observed, PodId, PodObserved,
-    PodPhase, PodRun, RestartPolicy, Severity, Step,
+    Action, ContainerObserved, ContainerRun, ContainerState, Event, ImageRef, Observed, PodGroup, PodId,
+    PodObserved, PodPhase, PodRun, RestartPolicy, Severity, Step,
 };
 use script::Word;
 use std::collections::{BTreeMap, BTreeSet};
@@ -470,6 +470,10 @@ impl Engine for FakeEngine {
     async fn log_files(&self) -> Result<Vec<LogFile>, EngineError> {
         // Its logs are in memory.
         Ok(Vec::new())
+    }
+
+    fn groups(&self) -> Vec<PodGroup> {
+        Vec::new()
     }
 
     async fn events(&self, after: &BTreeMap<String, u64>) -> Result<Vec<EngineEvent>, EngineError> {

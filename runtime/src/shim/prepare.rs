@@ -1,7 +1,7 @@
 //! From what the pod asks for to bundles that an OCI runtime can run.
 
 use super::cgroup::{self, Cgroups};
-use super::protocol::{Handover, Place};
+use super::protocol::{Handover, Place, container_cgroup};
 use super::rootfs::{self, Overlay};
 use super::spec::{Bind, Host, SpecOf};
 use super::volumes::{Volumes, fs_group};
@@ -188,9 +188,4 @@ pub(crate) fn bundle(run: &Path, container: &str) -> PathBuf {
 /// Folder of what a container writes.
 pub(crate) fn disk(dir: &Path, container: &str) -> PathBuf {
     dir.join("c").join(container)
-}
-
-/// Control group of a container.
-pub(crate) fn container_cgroup(pod: &str, container: &str) -> String {
-    format!("{pod}/{container}")
 }

@@ -173,6 +173,9 @@ pub(crate) struct ShimState {
     pub(crate) init_containers: usize,
     /// Containers' ports by name, for Services.
     pub(crate) ports: BTreeMap<String, u16>,
+    /// What each container was asked to run; a shim of an earlier version does not say.
+    #[serde(default)]
+    pub(crate) images: BTreeMap<String, String>,
     /// `spec.hostname`, the pod's name where absent.
     pub(crate) hostname: String,
     pub(crate) pod: PodObserved,
@@ -194,6 +197,11 @@ pub(crate) fn shim_cgroup(parent: &str, dir: &Path) -> String {
 /// Control group of the pod in this folder.
 pub(crate) fn pod_cgroup(parent: &str, dir: &Path) -> String {
     format!("{parent}/pod{}", uid(dir))
+}
+
+/// Control group of a container of the pod with this group.
+pub(crate) fn container_cgroup(pod: &str, container: &str) -> String {
+    format!("{pod}/{container}")
 }
 
 /// A pod's folder is named by its uid.

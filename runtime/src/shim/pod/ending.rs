@@ -4,8 +4,7 @@ use super::{JobKind, Pod, Stop};
 use crate::shim::complain;
 use crate::shim::container::{Kill, State};
 use crate::shim::control::Client;
-use crate::shim::prepare;
-use crate::shim::protocol::{Report, shim_cgroup};
+use crate::shim::protocol::{Report, container_cgroup, shim_cgroup};
 use jiff::Timestamp;
 use model::Severity;
 use nix::sys::signal::{Signal, kill};
@@ -66,7 +65,7 @@ impl Pod {
     /// Kills what was asked to end and did not, and helpers and probes that take too long.
     pub(super) fn kill_overdue(&mut self, now: Instant) {
         for at in 0..self.containers.len() {
-            let group = prepare::container_cgroup(&self.cgroup, &self.containers[at].name);
+            let group = container_cgroup(&self.cgroup, &self.containers[at].name);
             if let State::Running {
                 process,
                 kill: Some(kill),

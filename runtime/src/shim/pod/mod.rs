@@ -160,6 +160,12 @@ impl Pod {
                 .flat_map(|c| &c.ports)
                 .filter_map(|port| Some((port.name.clone()?, port.container_port)))
                 .collect(),
+            images: run
+                .init_containers
+                .iter()
+                .chain(&run.containers)
+                .map(|c| (c.name.clone(), c.image.to_string()))
+                .collect(),
             hostname: run.hostname.clone().unwrap_or_else(|| run.id.name.clone()),
             pod,
         };

@@ -5,7 +5,7 @@ use crate::shim::container::{Exit, State};
 use crate::shim::oci::{self, OciContainer};
 use crate::shim::output::Output;
 use crate::shim::prepare::{self, Preparation};
-use crate::shim::protocol::{HANDOVER, Handover, Place, ProcessId};
+use crate::shim::protocol::{HANDOVER, Handover, Place, ProcessId, container_cgroup};
 use crate::shim::rootfs::Overlay;
 use jiff::Timestamp;
 use model::Severity;
@@ -296,7 +296,7 @@ impl Pod {
     fn exited(&mut self, at: usize, code: i32) {
         let now = Instant::now();
         let name = self.containers[at].name.clone();
-        let group = prepare::container_cgroup(&self.cgroup, &name);
+        let group = container_cgroup(&self.cgroup, &name);
         let oom = code != 0 && self.cgroups.oom_kills(&group) > 0;
         self.clear_away(at);
         let exit = Exit { code, oom };
@@ -339,7 +339,7 @@ impl Pod {
     /// Takes away what a run of a container leaves: output in pipes, processes, probes, mounts, groups.
     fn clear_away(&mut self, at: usize) {
         let name = self.containers[at].name.clone();
-        let group = prepare::container_cgroup(&self.cgroup, &name);
+        let group = container_cgroup(&self.cgroup, &name);
         if let Err(err) = self.cgroups.remove(&group, Duration::from_secs(2)) {
             crate::shim::complain(format!("control group {group} is not removed: {err}"));
         }
