@@ -155,6 +155,7 @@ struct RawSource {
     /// Of both.
     #[serde(default)]
     insecure: bool,
+    /// Of all.
     #[serde(default)]
     ignore: Option<String>,
 }
@@ -403,7 +404,6 @@ fn source_spec(
         ("source.accessKey", raw.access_key.is_some()),
         ("source.secretKeyFile", raw.secret_key_file.is_some()),
         ("source.insecure", raw.insecure),
-        ("source.ignore", raw.ignore.is_some()),
     ];
     if let Some((field, _)) = foreign.iter().find(|(_, given)| *given) {
         return Err(value(
@@ -522,6 +522,7 @@ fn git_spec(
         auth,
         ca: raw.ca_file.as_deref().map(read).transpose()?,
         include: raw.include,
+        ignore: raw.ignore,
     })
 }
 

@@ -323,6 +323,7 @@ impl<E: Engine> Converger<E> {
             .map(|(health, kustomization)| Seen {
                 health,
                 objects: u32::try_from(kustomization.objects.len()).unwrap_or(u32::MAX),
+                revision: kustomization.revision.clone(),
             })
             .collect()
     }

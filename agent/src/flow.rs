@@ -225,6 +225,7 @@ impl<E: Engine> Agent<E> {
                 vars: vars(&config),
                 secret_keys: SecretKeys::of(&config.state),
                 remotes: remotes::of_device(&config.state, &config.source),
+                own: config.source.clone(),
                 limits,
                 interval: config.interval,
                 history: config.history,

@@ -11,6 +11,8 @@ pub struct Seen {
     pub health: Health,
     /// How many objects are in its inventory.
     pub objects: u32,
+    /// The artifact that it was read from, where that is another source's.
+    pub revision: Option<String>,
 }
 
 /// The statuses; times are kept from those `held` while a condition's status stays.
@@ -52,7 +54,11 @@ pub fn statuses(
             KustomizationStatus {
                 namespace: health.namespace.clone(),
                 name: health.name.clone(),
-                last_applied_revision: revision.clone().filter(|_| applied),
+                last_applied_revision: seen
+                    .revision
+                    .clone()
+                    .or_else(|| revision.clone())
+                    .filter(|_| applied),
                 objects: seen.objects,
                 conditions,
             }
@@ -69,7 +75,15 @@ fn conditions(health: &Health, source: &SourceStatus) -> Vec<Told> {
     // A newer revision that does not render leaves the old one running.
     let broken = source.error.as_ref().filter(|error| error.contains(&named));
     match broken {
-        Some(error) => told.push(("Ready", "False", "BuildFailed".to_owned(), error.clone())),
+        Some(error) => {
+            let of_source = error.contains(&format!("{named}: spec.sourceRef"));
+            let reason = if of_source {
+                "ArtifactFailed"
+            } else {
+                "BuildFailed"
+            };
+            told.push(("Ready", "False", reason.to_owned(), error.clone()));
+        }
         None => told.push((
             "Ready",
             ready_word(health.standing),
@@ -107,6 +121,7 @@ mod tests {
                 checked: true,
             },
             objects: 3,
+            revision: None,
         }
     }
 

@@ -20,6 +20,7 @@ mod prepare;
 mod remotes;
 mod report;
 mod secret_keys;
+mod sources;
 mod steps;
 mod telemetry;
 pub mod uplink;

@@ -6,7 +6,7 @@
 use crate::config::HistoryPolicy;
 use crate::converge::{Command, Prepared, Request};
 use crate::journal::Journal;
-use crate::remotes::Remotes;
+use crate::remotes::{self, Followed, Remotes};
 use crate::secret_keys::SecretKeys;
 use kit::{Backoff, Clock};
 use model::{
@@ -18,7 +18,7 @@ use render::RenderError;
 use runtime::Engine;
 use serde::{Deserialize, Serialize};
 use sops::Keys;
-use source::{Fetched, Pins, RemotesSpec, Source, SourceError};
+use source::{Fetched, Pins, RemotesSpec, Source, SourceError, SourceSpec};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,6 +45,8 @@ pub struct Inputs<E> {
     pub secret_keys: SecretKeys,
     /// How repositories and files are fetched that kustomizations name.
     pub remotes: RemotesSpec,
+    /// What it follows itself.
+    pub own: SourceSpec,
     /// What the device can give.
     pub limits: Limits,
     /// Time between two looks.
@@ -67,6 +69,8 @@ pub struct Preparer<E> {
     coming: watch::Sender<Vec<WorkloadStatus>>,
     /// The error in `status` is that of the last fetch.
     unreachable: AtomicBool,
+    /// The sources that its objects name, as they were read, with when each is looked at next (since boot).
+    followed: Mutex<Vec<(Followed, Duration)>>,
 }
 
 /// What preparing publishes.
@@ -143,6 +147,7 @@ impl<E: Engine> Preparer<E> {
             status,
             coming,
             unreachable: AtomicBool::new(false),
+            followed: Mutex::default(),
         };
         let outputs = Outputs {
             offers: offered,
@@ -163,6 +168,9 @@ impl<E: Engine> Preparer<E> {
                 Ok(arrived) => {
                     fetching.succeeded();
                     let commit = arrived.fetched.revision.commit.clone();
+                    if done.as_ref() == Some(&commit) && self.others_moved().await {
+                        done = None;
+                    }
                     if done.as_ref() != Some(&commit) && self.acceptable(&arrived).await {
                         // A look at the source goes on beside the preparation: what is newer supersedes it.
                         tokio::select! {
@@ -175,7 +183,7 @@ impl<E: Engine> Preparer<E> {
                     }
                     if done.is_some() {
                         preparing.succeeded();
-                        self.inputs.interval
+                        self.inputs.interval.min(self.next_look())
                     } else {
                         preparing.failed()
                     }
@@ -199,6 +207,52 @@ impl<E: Engine> Preparer<E> {
             status.error = Some(why.to_owned());
             news
         });
+    }
+
+    fn followed(&self) -> MutexGuard<'_, Vec<(Followed, Duration)>> {
+        self.followed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Until one of the other sources is to be looked at.
+    fn next_look(&self) -> Duration {
+        let now = self.inputs.clock.since_boot();
+        let next = self.followed().iter().map(|(_, due)| *due).min();
+        next.map_or(Duration::MAX, |due| due.saturating_sub(now))
+            .max(Duration::from_millis(100))
+    }
+
+    /// Looks at those of the other sources whose time has come. One that cannot be reached has not moved.
+    async fn others_moved(&self) -> bool {
+        let now = self.inputs.clock.since_boot();
+        let mut due = Vec::new();
+        for (followed, next) in self.followed().iter_mut().filter(|(_, next)| *next <= now) {
+            *next = now + followed.other.interval;
+            if !followed.other.suspended {
+                due.push(followed.clone());
+            }
+        }
+        if due.is_empty() {
+            return false;
+        }
+        let stop = Arc::new(AtomicBool::new(false));
+        let _guard = StopOnDrop(Arc::clone(&stop));
+        let (artifacts, patience) = (
+            remotes::artifacts(&self.inputs.remotes),
+            self.inputs.remotes.patience,
+        );
+        let moved = tokio::task::spawn_blocking(move || {
+            due.iter().any(
+                |followed| match artifacts.get(&followed.other.spec, patience, &stop) {
+                    Ok(held) => held.revision.commit != followed.commit,
+                    Err(err) => {
+                        tracing::warn!(err = kit::chain(&err), "a source cannot be fetched");
+                        false
+                    }
+                },
+            )
+        });
+        // A thread that panicked has no news.
+        moved.await.unwrap_or(false)
     }
 
     fn lock(&self) -> MutexGuard<'_, Source> {
@@ -342,9 +396,10 @@ impl<E: Engine> Preparer<E> {
         let _guard = StopOnDrop(Arc::clone(&stop));
         let (spec, revision) = (self.inputs.remotes.clone(), revision.clone());
         let (path, vars) = (self.inputs.path.clone(), self.inputs.vars.clone());
+        let own = self.inputs.own.clone();
         let rendered = tokio::task::spawn_blocking(move || {
             let pinned = Pinned::read(&spec.dir, &revision.commit);
-            let remotes = Remotes::new(spec.clone(), pinned.pins.clone(), stop);
+            let remotes = Remotes::of_device(spec.clone(), pinned.pins.clone(), own, stop);
             let given = render::Given {
                 vars: &vars,
                 keys: &keys,
@@ -359,10 +414,22 @@ impl<E: Engine> Preparer<E> {
                 now.write(&spec.dir)?;
             }
             remotes.notes().iter().for_each(|note| tracing::warn!("{note}"));
-            rendered
+            rendered.map(|mut desired| {
+                desired.warnings.extend(remotes.notes());
+                (desired, remotes.followed())
+            })
         });
         match rendered.await {
-            Ok(rendered) => rendered,
+            Ok(rendered) => {
+                let (desired, read) = rendered?;
+                let now = self.inputs.clock.since_boot();
+                let due = |followed: Followed| {
+                    let due = now + followed.other.interval;
+                    (followed, due)
+                };
+                *self.followed() = read.into_iter().map(due).collect();
+                Ok(desired)
+            }
             Err(gone) => match gone.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
                 // The runtime is going down.

@@ -126,3 +126,8 @@ impl Files for Disk {
         true
     }
 }
+
+/// The addresses that the repository around a folder was cloned from; none where it is no repository.
+pub fn cloned_from(dir: &Path) -> Vec<String> {
+    source::LocalRepository::discover(dir).map_or_else(|_| Vec::new(), |repository| repository.remotes())
+}

@@ -111,11 +111,11 @@ pub struct Means {
 
 impl Means {
     /// Of a person.
-    pub fn new(keys: sops::Keys, offline: bool) -> Self {
+    pub fn new(keys: sops::Keys, offline: bool, repository: &LocalRepository) -> Self {
         let ask = if offline { Ask::Never } else { Ask::Now };
         Self {
             keys,
-            remotes: agent::Remotes::of_user(ask),
+            remotes: agent::Remotes::of_user(ask, repository.remotes()),
         }
     }
 }

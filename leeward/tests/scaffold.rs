@@ -279,6 +279,7 @@ fn what_a_device_fetches_is_what_it_needs() {
         auth: source::GitAuth::None,
         ca: None,
         include: vec![],
+        ignore: None,
     };
     let mut source = source::GitSource::open(&parent.path().join("source"), spec).unwrap();
     let fetched = source.fetch(&std::sync::atomic::AtomicBool::new(false)).unwrap();

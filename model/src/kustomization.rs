@@ -29,6 +29,9 @@ pub struct Kustomization {
     /// Why it rendered to nothing, where it was left out: one of Flux's reasons, and a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left_out: Option<(String, String)>,
+    /// The artifact that it was read from, where that is not the revision of the whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
 }
 
 /// What a device says of a `Kustomization`, in Flux's words.

@@ -82,6 +82,11 @@ impl RenderError {
         Self::new(Problem::Unreachable, message)
     }
 
+    /// For [`crate::Remotes`]: a source asks for what is not done here.
+    pub fn unsupported(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::new(Problem::Unsupported, message).field(field)
+    }
+
     /// For [`crate::Files`]: a file is there and does not read.
     pub fn cannot_read(message: impl Into<String>) -> Self {
         Self::new(Problem::Unreadable, message)
@@ -95,6 +100,14 @@ impl RenderError {
     /// Names the file, unless a more precise place is known already.
     pub(crate) fn in_file(mut self, file: impl Into<String>) -> Self {
         self.0.file.get_or_insert_with(|| file.into());
+        self
+    }
+
+    /// A file that was named is one of another source.
+    pub(crate) fn in_source(mut self, source: &str) -> Self {
+        if let Some(file) = &mut self.0.file {
+            *file = format!("{source}:{file}");
+        }
         self
     }
 

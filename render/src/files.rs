@@ -1,6 +1,7 @@
 //! Where files come from: the renderer asks, and whoever calls it answers from memory, a disk, or what was fetched.
 
 use crate::error::{Problem, RenderError, Result};
+use crate::flux::{FluxSource, Sourced};
 use crate::repository::Repository;
 use bytes::Bytes;
 use model::{Tree, TreeEntry};
@@ -85,6 +86,13 @@ pub trait Remotes: Debug {
     /// # Errors
     /// [`RenderError::unreachable`] where it cannot be had.
     fn repository(&self, repository: &Repository) -> Result<Rc<dyn Files>>;
+
+    /// The files of a source that a `Kustomization` names.
+    ///
+    /// # Errors
+    /// [`RenderError::unreachable`] where it cannot be had, and [`RenderError::unsupported`] where it asks for what
+    /// whoever answers does not do.
+    fn source(&self, source: &FluxSource) -> Result<Sourced>;
 }
 
 /// Refuses every address: nothing but the given files is read.
@@ -108,5 +116,13 @@ impl Remotes for NoRemotes {
 
     fn repository(&self, repository: &Repository) -> Result<Rc<dyn Files>> {
         Self::refuse(&repository.raw)
+    }
+
+    fn source(&self, source: &FluxSource) -> Result<Sourced> {
+        // Nothing tells its address from that of the repository here; the only one is most likely that.
+        Ok(match source.alone {
+            true => Sourced::Own,
+            false => Sourced::NotAsked,
+        })
     }
 }

@@ -113,6 +113,16 @@ impl Made {
             .map_err(|error| place(RenderError::new(crate::Problem::Unreadable, error.to_string())))
     }
 
+    /// Its files are those of another source.
+    pub fn lies_in(&mut self, source: &str) {
+        if let Some(known) = &mut self.source {
+            known.file = format!("{source}:{}", known.file).into();
+        }
+        for patch in &mut self.patches {
+            *patch = format!("{source}:{patch}").into();
+        }
+    }
+
     /// Where it was read, or which file makes it.
     pub fn origin(&self) -> Option<Origin> {
         self.source.as_ref().map(|source| Origin {

@@ -1,8 +1,11 @@
 //! Flux's semantics, from its documentation.
 
+use bytes::Bytes;
 use model::{Desired, Revision, Tree};
 use render::{Problem, RenderError};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 fn revision() -> Revision {
     serde_json::from_value(serde_json::json!({
@@ -129,7 +132,9 @@ fn a_variable_without_value_is_an_error_that_names_the_object() {
 
 #[test]
 fn suspended_and_foreign_kustomizations_are_left_out_with_a_warning() {
-    let foreign = kustomization("b", "apps", "").replace("GitRepository", "Bucket");
+    let foreign = kustomization("b", "apps", "")
+        .replace("kind: GitRepository", "kind: Bucket")
+        .replace("name: flux-system\n", "name: elsewhere\n");
     let desired = render(
         &[
             ("c/a.yaml", &kustomization("a", "apps", "  suspend: true\n")),
@@ -141,6 +146,98 @@ fn suspended_and_foreign_kustomizations_are_left_out_with_a_warning() {
     .unwrap();
     assert!(desired.objects.is_empty());
     assert_eq!(desired.warnings.len(), 2, "{:?}", desired.warnings);
+}
+
+/// Gives one artifact for every source, and keeps what it was asked.
+#[derive(Debug, Default)]
+struct OneArtifact(RefCell<Vec<render::flux::FluxSource>>);
+
+impl render::Remotes for OneArtifact {
+    fn file(&self, url: &str) -> Result<Bytes, RenderError> {
+        Err(RenderError::unreachable(url))
+    }
+
+    fn repository(&self, repository: &render::Repository) -> Result<Rc<dyn render::Files>, RenderError> {
+        Err(RenderError::unreachable(&repository.raw))
+    }
+
+    fn source(&self, source: &render::flux::FluxSource) -> Result<render::flux::Sourced, RenderError> {
+        self.0.borrow_mut().push(source.clone());
+        let files = [
+            ("deploy/one.yaml", config_map("one", "1")),
+            ("deploy/bad.yaml.off", "{".to_owned()),
+            ("broken/two.yaml", "kind: [".to_owned()),
+        ];
+        Ok(render::flux::Sourced::Other(Rc::new(render::flux::Artifact {
+            tree: files.into_iter().collect(),
+            revision: "v1@sha1:abc".to_owned(),
+        })))
+    }
+}
+
+const LIB: &str = "apiVersion: source.toolkit.fluxcd.io/v1\nkind: GitRepository\nmetadata: {name: lib, namespace: \
+                   flux-system}\nspec: {interval: 1m, url: 'https://git.example/lib', secretRef: {name: login}}\n";
+
+fn rendered_with(files: &[(&str, &str)], remotes: &dyn render::Remotes) -> Result<Desired, RenderError> {
+    let tree: Tree = files
+        .iter()
+        .map(|(path, text)| (*path, (*text).to_owned()))
+        .collect();
+    let given = render::Given {
+        vars: &BTreeMap::new(),
+        keys: &sops::Keys::default(),
+        remotes,
+    };
+    render::render_for(&tree, &revision(), "c", &given)
+}
+
+#[test]
+fn another_source_is_asked_for_with_its_secret_and_built_beside_the_repository() {
+    let of = |path: &str| kustomization("a", path, "").replace("name: flux-system\n", "name: lib\n");
+    let login = "apiVersion: v1\nkind: Secret\nmetadata: {name: login, namespace: flux-system}\nstringData: {password: \
+                 p}\ndata: {username: dQ==}\n";
+    let remotes = OneArtifact::default();
+    let files = [("c/a.yaml", of("./deploy")), ("c/lib.yaml", LIB.to_owned())];
+    let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (*path, text.as_str())).collect();
+    let none = rendered_with(&files, &remotes).unwrap_err().to_string();
+    assert!(
+        none.contains("Kustomization/flux-system/a: spec.sourceRef: ")
+            && none.contains("Secret flux-system/login"),
+        "{none}"
+    );
+    let with = [files.as_slice(), &[("c/login.yaml", login)]].concat();
+    let desired = rendered_with(&with, &remotes).unwrap();
+    assert_eq!(names(&desired), ["login", "one"]);
+    let place = desired.origins[1].as_ref().unwrap().to_string();
+    assert_eq!(place, "GitRepository/flux-system/lib:deploy/one.yaml:1");
+    assert_eq!(desired.kustomizations[0].revision.as_deref(), Some("v1@sha1:abc"));
+    let asked = remotes.0.take();
+    let secret = asked[0].secret.as_ref().unwrap();
+    assert_eq!(
+        (secret["username"].as_str(), secret["password"].as_str()),
+        ("u", "p")
+    );
+    assert_eq!(asked.len(), 1, "without its Secret nobody is asked");
+
+    let broken = of("./broken");
+    let mut with = with;
+    with[0].1 = &broken;
+    let error = rendered_with(&with, &remotes).unwrap_err().to_string();
+    assert!(
+        error.contains("GitRepository/flux-system/lib:broken/two.yaml"),
+        "{error}"
+    );
+    // Where nobody is asked for another source, its objects are left out; what is the only one is taken for the
+    // repository itself.
+    let second = LIB.replace("name: lib", "name: more").replace("lib'", "more'");
+    let two = [with.as_slice(), &[("c/more.yaml", second.as_str())]].concat();
+    let alone = rendered_with(&two, &render::NoRemotes).unwrap();
+    assert_eq!(names(&alone), ["login"]);
+    assert!(
+        alone.warnings[0].contains("it reads GitRepository lib"),
+        "{:?}",
+        alone.warnings
+    );
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! A source of any kind, behind one face.
 
-use crate::{BucketSource, BucketSpec, Fetched, GitSource, GitSpec, OciSource, OciSpec, SourceError};
+use crate::{BucketSource, BucketSpec, Fetched, GitSource, GitSpec, Limits, OciSource, OciSpec, SourceError};
 use model::{Revision, Tree};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 /// What to follow.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +37,62 @@ impl SourceSpec {
             Self::Bucket(spec) => format!("s3://{}/{}/{}", spec.endpoint, spec.bucket, spec.prefix),
         }
     }
+
+    /// What makes it another source: address, reference and what is read of it, but not who asks.
+    pub(crate) fn identity(&self) -> String {
+        match self {
+            Self::Git(spec) => format!(
+                "git {} {:?} {:?} {:?}",
+                spec.url, spec.reference, spec.include, spec.ignore
+            ),
+            Self::Oci(spec) => format!(
+                "oci {} {:?} {:?} {:?}",
+                spec.url, spec.reference, spec.media_type, spec.ignore
+            ),
+            Self::Bucket(spec) => format!(
+                "s3 {} {} {} {:?}",
+                spec.endpoint, spec.bucket, spec.prefix, spec.ignore
+            ),
+        }
+    }
+
+    /// Whether two addresses mean one repository, however it is reached: by another scheme, as another user.
+    pub fn is_same_place(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Git(one), Self::Git(other)) => same_repository(&one.url, &other.url),
+            (Self::Oci(one), Self::Oci(other)) => one.url == other.url,
+            (Self::Bucket(one), Self::Bucket(other)) => {
+                one.endpoint == other.endpoint && one.bucket == other.bucket && one.prefix == other.prefix
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Whether two addresses of Git repositories have the same host and path.
+pub fn same_repository(one: &str, other: &str) -> bool {
+    let place = |url: &str| {
+        let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+        let rest = match rest.split_once('@') {
+            Some((user, rest)) if !user.contains('/') => rest,
+            _ => rest,
+        };
+        let scp = !url.contains("://") && !url.starts_with('/');
+        let rest = if scp {
+            rest.replacen(':', "/", 1)
+        } else {
+            rest.to_owned()
+        };
+        let (host, path) = rest.split_once('/').unwrap_or((&rest, ""));
+        // The usual port of a scheme says nothing; another one is another server.
+        let host = [":443", ":22", ":80"]
+            .iter()
+            .find_map(|port| host.strip_suffix(port))
+            .unwrap_or(host);
+        let path = path.trim_matches('/').trim_end_matches(".git");
+        format!("{}/{path}", host.to_ascii_lowercase())
+    };
+    place(one) == place(other)
 }
 
 impl Source {
@@ -48,6 +105,20 @@ impl Source {
                 Self::Bucket(Box::new(BucketSource::open(&dir.join("bucket"), spec)?))
             }
         })
+    }
+
+    /// With this time for one fetch as a whole.
+    #[must_use]
+    pub(crate) fn with_patience(self, total: Duration) -> Self {
+        let limits = Limits {
+            total,
+            ..Limits::default()
+        };
+        match self {
+            Self::Git(source) => Self::Git(Box::new(source.with_limits(limits))),
+            Self::Oci(source) => Self::Oci(Box::new(source.with_limits(limits))),
+            Self::Bucket(source) => Self::Bucket(Box::new(source.with_limits(limits))),
+        }
     }
 
     /// The last revision that was fetched whole.
@@ -83,6 +154,32 @@ impl Source {
             Self::Git(source) => source.hold(revision),
             Self::Oci(source) => source.hold(revision),
             Self::Bucket(source) => source.hold(revision),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::same_repository;
+
+    #[test]
+    fn one_repository_has_many_addresses() {
+        let one = "https://git.example.com/org/fleet";
+        for same in [
+            "https://git.example.com/org/fleet.git",
+            "ssh://git@git.example.com/org/fleet",
+            "git@git.example.com:org/fleet.git",
+            "https://GIT.example.com:443/org/fleet/",
+        ] {
+            assert!(same_repository(one, same), "{same}");
+        }
+        for other in [
+            "https://git.example.com/org/apps",
+            "https://git.example.com:8443/org/fleet",
+            "file:///org/fleet",
+            "https://other.example.com/org/fleet",
+        ] {
+            assert!(!same_repository(one, other), "{other}");
         }
     }
 }

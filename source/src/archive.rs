@@ -119,7 +119,7 @@ mod tests {
     }
 
     fn unpack(archive: &[u8]) -> Result<Tree, SourceError> {
-        read(archive, "artifact", &Patterns::new(), &Limits::default())
+        read(archive, "artifact", &Patterns::new(None), &Limits::default())
     }
 
     #[test]
@@ -149,7 +149,7 @@ mod tests {
             ..Limits::default()
         };
         let bomb = packed(&[("a", &vec![0; 600_000]), ("b", &vec![0; 600_000])]);
-        let err = read(&bomb[..], "artifact", &Patterns::new(), &limits).unwrap_err();
+        let err = read(&bomb[..], "artifact", &Patterns::new(None), &limits).unwrap_err();
         assert!(matches!(err, SourceError::TooLarge { .. }), "{err}");
     }
 }

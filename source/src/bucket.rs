@@ -88,6 +88,13 @@ impl BucketSource {
         })
     }
 
+    /// With other bounds on time and size.
+    #[must_use]
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
     /// The last state of the bucket that was fetched whole.
     pub fn held(&self) -> Option<&Revision> {
         self.state.held.as_ref()
@@ -228,14 +235,7 @@ impl BucketSource {
 
     /// What is left out: by the source's own patterns or Flux's, then by the bucket's `.sourceignore`.
     fn patterns(&self, web: &Web<'_>, all: &[Listed]) -> Result<Patterns, SourceError> {
-        let mut patterns = match &self.spec.ignore {
-            Some(text) => {
-                let mut own = Patterns::nothing();
-                own.add("", text.as_bytes());
-                own
-            }
-            None => Patterns::new(),
-        };
+        let mut patterns = Patterns::new(self.spec.ignore.as_deref());
         if let Some(file) = all.iter().find(|object| object.key == ignore::FILE) {
             patterns.add("", &self.object(web, file)?.1);
         }

@@ -137,7 +137,10 @@ impl GitSource {
         let whole = self.tips();
         let read = |store: &Store| {
             let revision = store.revision(want.tip, &want.reference)?;
-            Ok((revision, files::read(store, want.tip, &spec.include, &limits)?))
+            Ok((
+                revision,
+                files::read(store, want.tip, &spec.include, spec.ignore.as_deref(), &limits)?,
+            ))
         };
         let got = self
             .obtain(&mut line, &want, &whole, read)
@@ -220,7 +223,13 @@ impl GitSource {
         let id = ObjectId::from_hex(commit.as_bytes()).map_err(|_| not_held())?;
         let store = self.folder.store()?;
         let result = match store.has(id) {
-            true => files::read(&store, id, &self.spec.include, &self.limits),
+            true => files::read(
+                &store,
+                id,
+                &self.spec.include,
+                self.spec.ignore.as_deref(),
+                &self.limits,
+            ),
             false if self.named().contains(&id) => Err(SourceError::Damaged {
                 commit: commit.to_owned(),
                 why: "its objects are missing".to_owned(),

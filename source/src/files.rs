@@ -30,13 +30,14 @@ pub(crate) fn read(
     store: &Store,
     commit: ObjectId,
     include: &[String],
+    ignore: Option<&str>,
     limits: &Limits,
 ) -> Result<(Tree, Vec<String>), SourceError> {
     let mut reader = Reader {
         store,
         commit,
         include: Include::new(include),
-        patterns: Patterns::new(),
+        patterns: Patterns::new(ignore),
         limits,
         entries: 0,
         bytes: 0,

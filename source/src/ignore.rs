@@ -6,12 +6,16 @@ use gix::ignore::search::Ignore;
 use gix::ignore::{Search, search};
 use std::path::{Path, PathBuf};
 
-/// Flux leaves these out of every artifact; `!pattern` in `.sourceignore` brings them back.
-const DEFAULTS: &str = "\
+/// Git's own files, which no source has.
+const GIT: &str = "\
 .git/
 .gitignore
 .gitmodules
 .gitattributes
+";
+
+/// Flux leaves these out of every artifact whose source has no `ignore`; `!pattern` in `.sourceignore` brings them back.
+const DEFAULTS: &str = "\
 *.jpg
 *.jpeg
 *.gif
@@ -40,32 +44,28 @@ pub(crate) const FILE: &str = ".sourceignore";
 /// Ignore patterns, those of deeper folders last.
 pub(crate) struct Patterns {
     search: Search,
+    /// The source's own, which count before all others.
+    own: Search,
 }
 
 impl Patterns {
-    pub(crate) fn new() -> Self {
+    /// With a source's own patterns, which take the place of Flux's defaults and overrule `.sourceignore`.
+    pub(crate) fn new(ignore: Option<&str>) -> Self {
         let mut patterns = Self {
             search: Search::default(),
+            own: Search::default(),
         };
-        patterns.add("", DEFAULTS.as_bytes());
-        patterns
-    }
-
-    /// Nothing left out.
-    pub(crate) fn nothing() -> Self {
-        Self {
-            search: Search::default(),
+        patterns.add("", GIT.as_bytes());
+        match ignore {
+            None => patterns.add("", DEFAULTS.as_bytes()),
+            Some(text) => add(&mut patterns.own, "", text.as_bytes()),
         }
+        patterns
     }
 
     /// Adds the `.sourceignore` of `folder`; folders have to come before what lies below them.
     pub(crate) fn add(&mut self, folder: &str, text: &[u8]) {
-        // The paths are names for the matcher, which takes its base from them; nothing is opened.
-        let root = PathBuf::from("/");
-        let file = root.join(folder).join(FILE);
-        self.search
-            .add_patterns_buffer(text, file, Some(&root), Ignore::default())
-            .expect("reading patterns from memory does no I/O");
+        add(&mut self.search, folder, text);
     }
 
     /// Whether the file at `path` is left out.
@@ -73,33 +73,49 @@ impl Patterns {
     /// The last pattern wins that matches the file or any folder above it, as go-git has it; Git itself would
     /// never look below an excluded folder again.
     pub(crate) fn excludes(&self, path: &str) -> bool {
-        let ends = path
-            .match_indices('/')
-            .map(|(at, _)| (at, true))
-            .chain([(path.len(), false)]);
-        ends.filter_map(|(end, folder)| self.last_match(&path[..end], folder))
-            .max_by_key(|&(rank, _)| rank)
-            .is_some_and(|(_, excluded)| excluded)
+        verdict(&self.own, path)
+            .or_else(|| verdict(&self.search, path))
+            .unwrap_or(false)
     }
+}
 
-    fn last_match(&self, path: &str, folder: bool) -> Option<((usize, usize), bool)> {
-        let base = path.rfind('/').map(|at| at + 1);
-        self.search
-            .patterns
-            .iter()
-            .enumerate()
-            .rev()
-            .find_map(|(list, patterns)| {
-                search::pattern_matching_relative_path(
-                    patterns,
-                    <&BStr>::from(path),
-                    base,
-                    Some(folder),
-                    Case::Sensitive,
-                )
-                .map(|found| ((list, found.sequence_number), !found.pattern.is_negative()))
-            })
-    }
+fn add(search: &mut Search, folder: &str, text: &[u8]) {
+    // The paths are names for the matcher, which takes its base from them; nothing is opened.
+    let root = PathBuf::from("/");
+    let file = root.join(folder).join(FILE);
+    search
+        .add_patterns_buffer(text, file, Some(&root), Ignore::default())
+        .expect("reading patterns from memory does no I/O");
+}
+
+/// Whether a file is left out, where any pattern matches it or a folder above it.
+fn verdict(search: &Search, path: &str) -> Option<bool> {
+    let ends = path
+        .match_indices('/')
+        .map(|(at, _)| (at, true))
+        .chain([(path.len(), false)]);
+    ends.filter_map(|(end, folder)| last_match(search, &path[..end], folder))
+        .max_by_key(|&(rank, _)| rank)
+        .map(|(_, excluded)| excluded)
+}
+
+fn last_match(search: &Search, path: &str, folder: bool) -> Option<((usize, usize), bool)> {
+    let base = path.rfind('/').map(|at| at + 1);
+    search
+        .patterns
+        .iter()
+        .enumerate()
+        .rev()
+        .find_map(|(list, patterns)| {
+            search::pattern_matching_relative_path(
+                patterns,
+                <&BStr>::from(path),
+                base,
+                Some(folder),
+                Case::Sensitive,
+            )
+            .map(|found| ((list, found.sequence_number), !found.pattern.is_negative()))
+        })
 }
 
 /// The folders and files to read; all where empty.
@@ -137,7 +153,7 @@ mod tests {
 
     #[test]
     fn the_last_pattern_that_matches_a_file_or_its_folder_wins() {
-        let mut patterns = Patterns::new();
+        let mut patterns = Patterns::new(None);
         patterns.add(
             "",
             b"# all but deploy\n/*\n!/deploy\ndocs/\n!/deploy/docs/keep.md\n",
@@ -162,7 +178,7 @@ mod tests {
 
     #[test]
     fn flux_defaults_are_left_out_and_can_be_brought_back() {
-        let mut patterns = Patterns::new();
+        let mut patterns = Patterns::new(None);
         for path in [
             ".github/workflows/ci.yaml",
             "apps/logo.png",
@@ -174,6 +190,21 @@ mod tests {
         assert!(!patterns.excludes("apps/.sops.yaml"));
         patterns.add("", b"!*.png\n");
         assert!(!patterns.excludes("apps/logo.png"));
+    }
+
+    #[test]
+    fn a_sources_own_patterns_replace_the_defaults_and_overrule_the_files() {
+        let mut patterns = Patterns::new(Some("*.md\n!/keep.txt\n"));
+        patterns.add("", b"*.txt\n!README.md\n");
+        for (path, out) in [
+            ("logo.png", false),
+            (".gitignore", true),
+            ("README.md", true),
+            ("a.txt", true),
+            ("keep.txt", false),
+        ] {
+            assert_eq!(patterns.excludes(path), out, "{path}");
+        }
     }
 
     #[test]

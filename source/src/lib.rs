@@ -12,6 +12,7 @@
 mod ancestry;
 mod any;
 mod archive;
+mod artifacts;
 mod bucket;
 mod compact;
 mod connection;
@@ -31,7 +32,8 @@ mod spec;
 mod transport;
 mod web;
 
-pub use any::{Source, SourceSpec};
+pub use any::{Source, SourceSpec, same_repository};
+pub use artifacts::{Artifacts, Held};
 pub use bucket::{BucketSource, BucketSpec};
 pub use error::SourceError;
 pub use fetch::{Fetched, GitSource};

@@ -40,6 +40,19 @@ impl LocalRepository {
         &self.path
     }
 
+    /// The addresses of the repositories that it was cloned from.
+    pub fn remotes(&self) -> Vec<String> {
+        let repo = &self.store.repo;
+        let names = repo.remote_names();
+        let found = names.iter().filter_map(|name| repo.find_remote(&**name).ok());
+        let url = |remote: gix::Remote<'_>| {
+            remote
+                .url(gix::remote::Direction::Fetch)
+                .map(|url| url.to_bstring().to_string())
+        };
+        found.filter_map(url).collect()
+    }
+
     /// The commit that a word names: a branch, a tag, `HEAD`, a commit id or its first digits, with `~2` or `^`
     /// behind for its ancestors.
     pub fn revision(&self, text: &str) -> Result<Revision, SourceError> {
@@ -64,7 +77,7 @@ impl LocalRepository {
     pub fn tree(&self, revision: &Revision) -> Result<Tree, SourceError> {
         let id =
             ObjectId::from_hex(revision.commit.as_bytes()).map_err(|_| self.unknown(&revision.commit))?;
-        files::read(&self.store, id, &[], &Limits::default()).map(|(tree, _)| tree)
+        files::read(&self.store, id, &[], None, &Limits::default()).map(|(tree, _)| tree)
     }
 
     fn commit(&self, base: &str) -> Option<ObjectId> {

@@ -119,6 +119,13 @@ impl OciSource {
         })
     }
 
+    /// With other bounds on time and size.
+    #[must_use]
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
     /// The last artifact that was fetched whole.
     pub fn held(&self) -> Option<&Revision> {
         self.state.held.as_ref()
@@ -141,8 +148,14 @@ impl OciSource {
             .enable_all()
             .build()
             .map_err(crate::error::disk("start the client for", &self.dir))?;
+        let total = self.limits.total;
         runtime.block_on(async {
+            let url = self.spec.url.clone();
             tokio::select! {
+                () = tokio::time::sleep(total) => Err(SourceError::Server {
+                    url,
+                    why: format!("not fetched within {} s", total.as_secs()),
+                }),
                 fetched = self.fetch_now() => fetched,
                 () = stopped(stop) => Err(SourceError::Stopped),
             }
@@ -327,13 +340,7 @@ impl OciSource {
             .path(layer)
             .ok_or_else(|| damaged("its layer is missing".to_owned()))?;
         let file = File::open(&path).map_err(crate::error::disk("read", &path))?;
-        let mut patterns = match &self.spec.ignore {
-            Some(_) => Patterns::nothing(),
-            None => Patterns::new(),
-        };
-        if let Some(text) = &self.spec.ignore {
-            patterns.add("", text.as_bytes());
-        }
+        let patterns = Patterns::new(self.spec.ignore.as_deref());
         archive::read(file, &self.spec.url, &patterns, &self.limits)
     }
 

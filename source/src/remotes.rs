@@ -315,6 +315,7 @@ impl Remotes {
                 auth: auth.clone(),
                 ca: self.own_for(url).1,
                 include: vec![],
+                ignore: None,
             };
             match GitSource::open(dir, spec) {
                 Err(SourceError::InUse { .. }) if Instant::now() < end => {}

@@ -17,6 +17,8 @@ pub struct GitSpec {
     pub ca: Option<Vec<u8>>,
     /// Folders and files to read, from the root; all where empty.
     pub include: Vec<String>,
+    /// Patterns of files to leave out, behind those of `.sourceignore` and in place of those that Flux leaves out.
+    pub ignore: Option<String>,
 }
 
 /// What a source follows.
@@ -353,6 +355,7 @@ mod tests {
             auth: GitAuth::None,
             ca: None,
             include: vec![],
+            ignore: None,
         }
     }
 

@@ -6,6 +6,7 @@
 mod flux;
 mod images;
 mod rig;
+mod sources;
 
 use model::{Phase, PodPhase, WorkloadState};
 use rig::{Rig, deployment};

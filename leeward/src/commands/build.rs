@@ -54,7 +54,7 @@ impl BuildArgs {
         if self.flux {
             return self.run_flux();
         }
-        let remotes = agent::Remotes::of_user(self.ask());
+        let remotes = agent::Remotes::of_user(self.ask(), Vec::new());
         let options = BuildOptions {
             load_restrictor: match self.load_restrictor {
                 Restrictor::RootOnly => LoadRestrictor::RootOnly,
@@ -88,7 +88,7 @@ impl BuildArgs {
         let folder = Path::new(&self.path)
             .canonicalize()
             .with_context(|| self.path.clone())?;
-        let remotes = agent::Remotes::of_user(self.ask());
+        let remotes = agent::Remotes::of_user(self.ask(), files::cloned_from(&folder));
         let root = folder
             .ancestors()
             .find(|dir| dir.join(".git").exists())
@@ -100,6 +100,10 @@ impl BuildArgs {
             remotes: &remotes,
         };
         let desired = render::render_for(&files::whole(root)?, &work_tree(), &path, &given)?;
+        remotes
+            .notes()
+            .iter()
+            .for_each(|remark| note(&format!("# Warning: {remark}")));
         desired
             .warnings
             .iter()
@@ -185,7 +189,7 @@ impl PlanArgs {
             &render::Given {
                 vars: &vars,
                 keys: &self.keys.keys()?,
-                remotes: &agent::Remotes::of_user(Ask::Now),
+                remotes: &agent::Remotes::of_user(Ask::Now, files::cloned_from(&self.repository)),
             },
         )?;
         // A machine that is exactly as its class says.

@@ -57,7 +57,7 @@ impl Args {
             Some(text) => fleet::committed(&repository, text)?,
             None => fleet::work_tree(repository.path())?,
         };
-        let means = Means::new(self.keys.keys()?, self.offline);
+        let means = Means::new(self.keys.keys()?, self.offline, &repository);
         let mut clusters = Vec::new();
         for cluster in fleet::chosen(&self.path, [&from, &to])? {
             let vars = fleet::typical(&cluster);

@@ -225,6 +225,7 @@ impl Judge {
         states: &BTreeMap<ObjectKey, &WorkloadStatus>,
         before: &[Health],
     ) -> Health {
+        let revision = kustomization.revision.as_ref().unwrap_or(&self.revision);
         let health = |standing, reason: &str, message: String, checked| Health {
             namespace: kustomization.namespace.clone(),
             name: kustomization.name.clone(),
@@ -263,13 +264,13 @@ impl Judge {
             Some(why) => health(
                 Standing::Progressing,
                 "Progressing",
-                format!("Running health checks for revision {}: {why}", self.revision),
+                format!("Running health checks for revision {revision}: {why}"),
                 true,
             ),
             None => health(
                 Standing::Ready,
                 "ReconciliationSucceeded",
-                format!("Applied revision: {}", self.revision),
+                format!("Applied revision: {revision}"),
                 !checked.is_empty(),
             ),
         }
@@ -311,16 +312,17 @@ impl Judge {
             health.standing,
             Standing::Ready | Standing::Progressing | Standing::Failed
         );
+        let revision = kustomization.revision.as_ref().unwrap_or(&self.revision);
         let mut status = json!({
             "conditions": [{
                 "type": "Ready", "status": ready_word(health.standing),
                 "reason": health.reason, "message": health.message,
             }],
-            "lastAttemptedRevision": self.revision,
+            "lastAttemptedRevision": revision,
             "inventory": {"entries": kustomization.inventory},
         });
         if applied {
-            status["lastAppliedRevision"] = self.revision.clone().into();
+            status["lastAppliedRevision"] = revision.clone().into();
         }
         if let Some(map) = object.as_object_mut() {
             map.insert("status".to_owned(), status);

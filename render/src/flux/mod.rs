@@ -4,11 +4,13 @@ mod decrypt;
 mod health;
 mod ignore;
 mod kustomize;
+mod sources;
 mod substitute;
 mod types;
 mod validate;
 
 pub use health::{Health, Judge, Standing, ready_word};
+pub use sources::{Artifact, FluxSource, Sourced};
 pub use substitute::substitute;
 pub use types::{
     BucketSpec, CommonMetadata, CrossNamespaceReference, Decryption, Dependency, FluxImage,
@@ -16,7 +18,7 @@ pub use types::{
     IgnoreRule, KubeConfig, KustomizationSpec, LocalReference, OciRepositoryRef, OciRepositorySpec,
     PostBuild, SourceReference, SubstituteReference,
 };
-pub use validate::SourceSpec;
+pub use validate::{SourceSpec, duration};
 
 use crate::{
     NoRemotes, Remotes,
@@ -26,7 +28,9 @@ use crate::{
 };
 use model::{Desired, Kustomization, Object, ObjectKey, Origin, Revision, Tree};
 use sops::Keys;
+use sources::{Referred, Sources};
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 const GROUP_SUFFIX: &str = "toolkit.fluxcd.io";
 const KUSTOMIZE_GROUP: &str = "kustomize.toolkit.fluxcd.io";
@@ -113,8 +117,26 @@ pub(crate) fn inspect(tree: &Tree, path: &str, given: &Given<'_>) -> Inspection 
 /// An object's name, for the questions who made it and whether it is there.
 type Named = (String, String);
 
+/// Where the files of a `Kustomization` lie.
+#[derive(Clone)]
+struct Base {
+    artifact: Option<Rc<Artifact>>,
+    /// For messages, in front of a path.
+    name: String,
+}
+
+impl Base {
+    fn own() -> Self {
+        Self {
+            artifact: None,
+            name: String::new(),
+        }
+    }
+}
+
 struct Renderer<'a> {
     tree: &'a Tree,
+    sources: Sources,
     remotes: &'a dyn Remotes,
     vars: &'a BTreeMap<String, String>,
     keys: &'a Keys,
@@ -136,6 +158,7 @@ impl<'a> Renderer<'a> {
     fn new(tree: &'a Tree, given: &Given<'a>) -> Self {
         Self {
             tree,
+            sources: Sources::default(),
             remotes: given.remotes,
             vars: given.vars,
             keys: given.keys,
@@ -162,36 +185,46 @@ impl<'a> Renderer<'a> {
 
     fn build(
         &mut self,
+        base: &Base,
         path: &str,
         spec: Option<&KustomizationSpec>,
         keys: Option<&Keys>,
     ) -> Result<Vec<Made>> {
-        if let Some(inspection) = &mut self.inspection {
-            inspection.folders.push(path.to_owned());
-        }
-        let built = kustomize::build(self.tree, self.remotes, path, spec, keys)?;
+        let Some(artifact) = &base.artifact else {
+            if let Some(inspection) = &mut self.inspection {
+                inspection.folders.push(path.to_owned());
+            }
+            let built = kustomize::build(self.tree, self.remotes, path, spec, keys)?;
+            self.warnings.extend(built.warnings);
+            return Ok(built.made);
+        };
+        // A file is told with its source: here it is none of the repository.
+        let mut built = kustomize::build(&artifact.tree, self.remotes, path, spec, keys)
+            .map_err(|error| error.in_source(&base.name))?;
+        built.made.iter_mut().for_each(|made| made.lies_in(&base.name));
         self.warnings.extend(built.warnings);
         Ok(built.made)
     }
 
     /// The root folder, with the `Kustomization` that points at it where there is one.
     fn folder(&mut self, path: &str) -> Result<()> {
-        let mut built = self.build(path, None, None)?;
+        let base = Base::own();
+        let mut built = self.build(&base, path, None, None)?;
         let own = kustomizations(&built)
             .filter_map(|node| FluxKustomization::decode(node).ok())
             .find(|flux| kustomize::clean(self.tree, &flux.spec.path).is_ok_and(|target| target == path));
         let made = match &own {
             None => {
                 if !self.looks_away() && decrypt::any_sealed(&built) {
-                    built = self.build(path, None, Some(self.keys))?;
+                    built = self.build(&base, path, None, Some(self.keys))?;
                     decrypt::refuse_sealed(&built, None)?;
                 }
                 built
             }
             Some(flux) => {
                 self.rendered.insert(flux.named());
-                let made = self.built(path, flux)?;
-                self.note_resolved(flux, &made, None);
+                let made = self.built(&base, path, flux)?;
+                self.note_resolved(flux, &made, None, None);
                 made
             }
         };
@@ -211,7 +244,7 @@ impl<'a> Renderer<'a> {
                 }
             }
         }
-        let sources = Sources::of(&made);
+        self.sources.add(&made);
         for made in &made {
             if let Some(switch) = switched_off(&made.node) {
                 let name = made.node.at(["metadata", "name"]).map_or("", Node::value);
@@ -240,7 +273,7 @@ impl<'a> Renderer<'a> {
                 self.keep(object, made.origin(), from)?;
             }
         }
-        self.resolve_all(found, &sources)
+        self.resolve_all(found)
     }
 
     fn note_flux_object(&mut self, node: &Node) {
@@ -272,7 +305,7 @@ impl<'a> Renderer<'a> {
     }
 
     /// Resolves in the order of `dependsOn`; the order of the files where that leaves it open.
-    fn resolve_all(&mut self, mut todo: Vec<FluxKustomization>, sources: &Sources) -> Result<()> {
+    fn resolve_all(&mut self, mut todo: Vec<FluxKustomization>) -> Result<()> {
         todo.retain(|flux| !self.rendered.contains(&flux.named()));
         while !todo.is_empty() {
             let waiting: Vec<Named> = todo.iter().map(FluxKustomization::named).collect();
@@ -290,14 +323,14 @@ impl<'a> Renderer<'a> {
                 return self.fault(error);
             };
             let flux = todo.remove(ready);
-            if let Err(error) = self.resolve(&flux, sources) {
+            if let Err(error) = self.resolve(&flux) {
                 self.fault(error.on(named(&flux)))?;
             }
         }
         Ok(())
     }
 
-    fn resolve(&mut self, flux: &FluxKustomization, sources: &Sources) -> Result<()> {
+    fn resolve(&mut self, flux: &FluxKustomization) -> Result<()> {
         self.rendered.insert(flux.named());
         let spec = &flux.spec;
         if spec.suspend {
@@ -305,7 +338,12 @@ impl<'a> Renderer<'a> {
                 "Kustomization/{} is suspended: its objects are left out",
                 flux.name
             ));
-            self.note_resolved(flux, &[], Some(("Suspended", "Reconciliation is suspended")));
+            self.note_resolved(
+                flux,
+                &[],
+                Some(("Suspended", "Reconciliation is suspended")),
+                None,
+            );
             return Ok(());
         }
         for dependency in flux.dependencies() {
@@ -321,29 +359,72 @@ impl<'a> Renderer<'a> {
         }
         if spec.kube_config.is_some() {
             let why = "it applies to another cluster (spec.kubeConfig)";
-            self.warnings
-                .push(format!("Kustomization/{} is left out: {why}", flux.name));
-            self.note_resolved(flux, &[], Some(("ReconciliationFailed", why)));
+            self.leave_out(flux, "ReconciliationFailed", why);
             return Ok(());
         }
-        if !sources.is_this_repository(&spec.source_ref, &flux.namespace) {
-            let why = format!(
-                "it reads {} {}, which is not this repository",
-                spec.source_ref.kind, spec.source_ref.name
-            );
-            self.warnings
-                .push(format!("Kustomization/{} is left out: {why}", flux.name));
-            self.note_resolved(flux, &[], Some(("ArtifactFailed", &why)));
-            return Ok(());
-        }
-        let path = kustomize::clean(self.tree, &spec.path).map_err(|error| error.field("spec.path"))?;
-        let made = self.built(&path, flux)?;
-        self.note_resolved(flux, &made, None);
+        let base = match self.base(flux).map_err(|error| error.field("spec.sourceRef")) {
+            Ok(Ok(base)) => base,
+            Ok(Err(why)) => {
+                self.leave_out(flux, "ArtifactFailed", &why);
+                return Ok(());
+            }
+            // People see what the repository itself says; what a source gives is not theirs to mend here.
+            Err(error) if self.inspection.is_some() => {
+                let why = format!("its source was not fetched, and its objects are not looked at: {error}");
+                self.leave_out(flux, "ArtifactFailed", &why);
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        let tree = base
+            .artifact
+            .as_ref()
+            .map_or(self.tree, |artifact| &artifact.tree);
+        let path = kustomize::clean(tree, &spec.path).map_err(|error| error.field("spec.path"))?;
+        let made = self.built(&base, &path, flux)?;
+        let revision = base.artifact.as_ref().map(|artifact| artifact.revision.clone());
+        self.note_resolved(flux, &made, None, revision);
         self.take(made, &format!("Kustomization {}", flux.name))
     }
 
+    fn leave_out(&mut self, flux: &FluxKustomization, reason: &str, why: &str) {
+        self.warnings
+            .push(format!("Kustomization/{} is left out: {why}", flux.name));
+        self.note_resolved(flux, &[], Some((reason, why)), None);
+    }
+
+    /// Where the files of a `Kustomization` lie, or why it is left out.
+    fn base(&self, flux: &FluxKustomization) -> Result<std::result::Result<Base, String>> {
+        let reference = &flux.spec.source_ref;
+        let named = format!("{} {}", reference.kind, reference.name);
+        if self.looks_away() && self.sources.has_secret(reference, &flux.namespace) {
+            return Ok(Err(format!(
+                "{named} is read with a Secret, which is encrypted here; give its key to have it fetched"
+            )));
+        }
+        let source = match self.sources.refer(reference, &flux.namespace, &self.objects)? {
+            Referred::Own => return Ok(Ok(Base::own())),
+            Referred::Undefined => return Ok(Err(format!("there is no {named}"))),
+            Referred::Defined(source) => source,
+        };
+        match self.remotes.source(&source)? {
+            Sourced::Own => Ok(Ok(Base::own())),
+            Sourced::NotAsked => Ok(Err(format!("it reads {named}, which is not this repository"))),
+            Sourced::Other(artifact) => Ok(Ok(Base {
+                artifact: Some(artifact),
+                name: format!("{}/{}/{}", source.kind(), source.namespace, source.name),
+            })),
+        }
+    }
+
     /// Remembers what a `Kustomization` rendered to, or why it was left out.
-    fn note_resolved(&mut self, flux: &FluxKustomization, made: &[Made], left_out: Option<(&str, &str)>) {
+    fn note_resolved(
+        &mut self,
+        flux: &FluxKustomization,
+        made: &[Made],
+        left_out: Option<(&str, &str)>,
+        revision: Option<String>,
+    ) {
         let objects: Vec<Object> = made.iter().filter_map(|made| made.object().ok()).collect();
         self.kustomizations.push(Kustomization {
             namespace: flux.namespace.clone(),
@@ -358,6 +439,7 @@ impl<'a> Renderer<'a> {
                 .map(|object| object.key())
                 .collect(),
             left_out: left_out.map(|(reason, message)| (reason.to_owned(), message.to_owned())),
+            revision,
         });
     }
 
@@ -367,7 +449,7 @@ impl<'a> Renderer<'a> {
     }
 
     /// The folder of a `Kustomization`, with all that it asks for.
-    fn built(&mut self, path: &str, flux: &FluxKustomization) -> Result<Vec<Made>> {
+    fn built(&mut self, base: &Base, path: &str, flux: &FluxKustomization) -> Result<Vec<Made>> {
         let keys = match &flux.spec.decryption {
             Some(decryption) if !self.looks_away() => Some(decrypt::keys_for(
                 decryption,
@@ -377,7 +459,7 @@ impl<'a> Renderer<'a> {
             )?),
             _ => None,
         };
-        let mut built = self.build(path, Some(&flux.spec), keys.as_ref())?;
+        let mut built = self.build(base, path, Some(&flux.spec), keys.as_ref())?;
         if let Some(keys) = &keys {
             for made in &mut built {
                 decrypt::open_data(&mut made.node, keys).map_err(|error| made.blame(error))?;
@@ -480,37 +562,6 @@ fn name_of(node: &Node) -> Named {
 /// For messages.
 fn named(flux: &FluxKustomization) -> String {
     format!("Kustomization/{}/{}", flux.namespace, flux.name)
-}
-
-/// The sources that are defined beside some `Kustomization` objects.
-struct Sources {
-    /// Namespace and name of each `GitRepository`.
-    git: Vec<Named>,
-}
-
-impl Sources {
-    fn of(made: &[Made]) -> Self {
-        let git = made
-            .iter()
-            .map(|made| &made.node)
-            .filter(|node| group_of(node) == "source.toolkit.fluxcd.io")
-            .filter(|node| node.get("kind").map_or("", Node::value) == "GitRepository")
-            .map(name_of);
-        Self { git: git.collect() }
-    }
-
-    /// A `GitRepository` that is not defined here, the only one, or the one that Flux itself came from.
-    fn is_this_repository(&self, source: &SourceReference, namespace: &str) -> bool {
-        if source.kind != "GitRepository" {
-            return false;
-        }
-        let namespace = source.namespace.as_deref().unwrap_or(namespace);
-        let defined = self
-            .git
-            .iter()
-            .any(|(n, name)| *name == source.name && (n == namespace || n.is_empty()));
-        !defined || self.git.len() == 1 || source.name == "flux-system"
-    }
 }
 
 /// The switch by which an object asks not to be applied, with its value.

@@ -8,6 +8,7 @@ use crate::{
     yaml,
 };
 use model::Object;
+use std::time::Duration;
 
 /// Refuses a value that is none of those that Flux's API has.
 fn one_of(field: &str, value: Option<&str>, known: &[&str]) -> Result<()> {
@@ -21,28 +22,32 @@ fn one_of(field: &str, value: Option<&str>, known: &[&str]) -> Result<()> {
     }
 }
 
-/// Refuses what Go does not read as a duration, in the units that Flux allows.
-fn duration(field: &str, text: Option<&str>) -> Result<()> {
-    let Some(text) = text.filter(|text| !text.is_empty()) else {
-        return Ok(());
-    };
+/// A duration as Flux's API takes them: Go's, in hours, minutes, seconds and milliseconds, such as `1h30m`.
+pub fn duration(text: &str) -> Option<Duration> {
+    let mut total = 0.0;
     let mut rest = text;
     while !rest.is_empty() {
-        let digits = rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
-        let number = &rest[..rest.len() - digits.len()];
-        let unit = ["ms", "h", "m", "s"]
+        let behind = rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+        let number: f64 = rest[..rest.len() - behind.len()].parse().ok()?;
+        let (unit, seconds) = [("ms", 0.001), ("h", 3600.0), ("m", 60.0), ("s", 1.0)]
             .into_iter()
-            .find(|unit| digits.starts_with(unit));
-        match unit {
-            Some(unit) if number.parse::<f64>().is_ok() => rest = &digits[unit.len()..],
-            _ => {
-                return Err(RenderError::configuration(format!("{text:?} is no duration"))
-                    .field(field)
-                    .remedy("write hours, minutes, seconds or milliseconds, such as 1h30m"));
-            }
-        }
+            .find(|(unit, _)| behind.starts_with(unit))?;
+        total += number * seconds;
+        rest = &behind[unit.len()..];
     }
-    Ok(())
+    Duration::try_from_secs_f64(total).ok()
+}
+
+/// Refuses what is no [`duration`].
+fn check_duration(field: &str, text: Option<&str>) -> Result<()> {
+    match text.filter(|text| !text.is_empty()) {
+        Some(text) if duration(text).is_none() => {
+            Err(RenderError::configuration(format!("{text:?} is no duration"))
+                .field(field)
+                .remedy("write hours, minutes, seconds or milliseconds, such as 1h30m"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A variable's name, as bash has them.
@@ -54,9 +59,9 @@ fn is_variable(name: &str) -> bool {
 impl KustomizationSpec {
     /// What the API server would refuse by the schema of the kind.
     pub(super) fn validate(&self) -> Result<()> {
-        duration("spec.interval", Some(&self.interval))?;
-        duration("spec.retryInterval", self.retry_interval.as_deref())?;
-        duration("spec.timeout", self.timeout.as_deref())?;
+        check_duration("spec.interval", Some(&self.interval))?;
+        check_duration("spec.retryInterval", self.retry_interval.as_deref())?;
+        check_duration("spec.timeout", self.timeout.as_deref())?;
         one_of(
             "spec.sourceRef.kind",
             Some(&self.source_ref.kind),
@@ -168,8 +173,8 @@ impl SourceSpec {
                 ],
             ),
         };
-        duration("spec.interval", Some(interval))?;
-        duration("spec.timeout", timeout.as_deref())?;
+        check_duration("spec.interval", Some(interval))?;
+        check_duration("spec.timeout", timeout.as_deref())?;
         one_of("spec.provider", provider.as_deref(), known)?;
         if let Some((field, _)) = addresses.iter().find(|(_, value)| value.is_empty()) {
             return Err(RenderError::configuration("the value is missing").field(*field));

@@ -111,7 +111,8 @@ impl CheckArgs {
         }
         let started = Instant::now();
         let tree = files::whole(&self.dir)?;
-        let remotes = agent::Remotes::of_user(if self.offline { Ask::Never } else { Ask::Now });
+        let ask = if self.offline { Ask::Never } else { Ask::Now };
+        let remotes = agent::Remotes::of_user(ask, files::cloned_from(&self.dir));
         let keys = self.keys.keys()?;
         let options = Options {
             kubernetes: self.kubernetes_version,

@@ -161,7 +161,7 @@ impl Args {
                 bases.insert(commit, state);
             }
         }
-        let means = Means::new(self.keys.keys()?, self.offline);
+        let means = Means::new(self.keys.keys()?, self.offline, &repository);
         let mut sizes = Sizes::new(&access, &self.plain_http);
         let mut devices = Vec::new();
         for target in targets {

@@ -2,6 +2,7 @@
 
 #[path = "../../../../sim/src/git_server.rs"]
 pub mod git_server;
+pub mod servers;
 
 use model::{Tree, TreeEntry};
 use source::{Fetched, GitAuth, GitRef, GitSource, GitSpec, Limits, SourceError};
@@ -81,6 +82,7 @@ pub fn spec(url: &str) -> GitSpec {
         auth: GitAuth::None,
         ca: None,
         include: vec![],
+        ignore: None,
     }
 }
 
