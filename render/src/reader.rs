@@ -75,25 +75,5 @@ fn check(node: &Node) -> Result<()> {
     if !kind.ends_with("List") && node.at(["metadata", "name"]).map_or("", Node::value).is_empty() {
         return Err(missing("metadata.name"));
     }
-    match null_in_list(node) {
-        Some(path) => Err(RenderError::new(Problem::Unreadable, "a list has an empty item").field(path)),
-        None => Ok(()),
-    }
-}
-
-/// The path of a list with an item that is null.
-fn null_in_list(node: &Node) -> Option<String> {
-    match node {
-        Node::Scalar(_) => None,
-        Node::Seq(items) => items.iter().enumerate().find_map(|(at, item)| {
-            if item.is_null() {
-                return Some(at.to_string());
-            }
-            null_in_list(item).map(|path| format!("{at}.{path}"))
-        }),
-        Node::Map(map) => map
-            .0
-            .iter()
-            .find_map(|(key, value)| null_in_list(value).map(|path| format!("{key}.{path}"))),
-    }
+    Ok(())
 }

@@ -460,7 +460,7 @@ fn kustomizations() {
         "  greeting: ${",
         "  greeting: [${",
         expect![[r#"
-            config/config.yaml:6:1: error: while parsing a flow sequence, expected ',' or ']' [render]
+            config/config.yaml:6:1: error: ',' or ']' is expected here [render]
               in clusters/cloud, clusters/pi
         "#]],
     );

@@ -8,6 +8,7 @@ mod json;
 mod node;
 mod parse;
 mod scalar;
+mod scan;
 mod shared;
 
 pub(crate) use emit::emit_document;

@@ -21,6 +21,8 @@ pub(crate) enum Style {
     Bare,
     /// Tagged `!!binary`: base64 of a text.
     Binary,
+    /// Not written at all, within brackets: nothing, until kustomize writes it as an empty text.
+    FlowEmpty,
 }
 
 impl Style {
@@ -60,7 +62,7 @@ impl Scalar {
     pub fn plain(&self) -> Plain<'_> {
         match self.style {
             Style::Folded => Plain::Str(scalar::refold(&self.text)),
-            Style::Quoted | Style::Text => Plain::Str(Cow::Borrowed(&self.text)),
+            Style::Quoted | Style::Text | Style::FlowEmpty => Plain::Str(Cow::Borrowed(&self.text)),
             Style::Plain | Style::Bare => scalar::resolve(&self.text),
             Style::Binary => Plain::Str(decode_binary(&self.text)),
         }
@@ -68,7 +70,11 @@ impl Scalar {
 
     /// A value that stands for "nothing": a plain empty, `~` or `null`.
     pub fn is_null(&self) -> bool {
-        self.style == Style::Plain && matches!(self.text.as_str(), "" | "~" | "null" | "Null" | "NULL")
+        match self.style {
+            Style::Plain => matches!(self.text.as_str(), "" | "~" | "null" | "Null" | "NULL"),
+            Style::FlowEmpty => true,
+            _ => false,
+        }
     }
 
     /// Whether the value is a text, to the eyes of kustomize's filters.
@@ -89,14 +95,21 @@ impl Scalar {
 
 fn decode_binary(text: &str) -> Cow<'_, str> {
     use base64::Engine;
-    let compact: String = text.split_whitespace().collect();
-    match base64::engine::general_purpose::STANDARD
-        .decode(&compact)
-        .map(String::from_utf8)
-    {
-        Ok(Ok(decoded)) => Cow::Owned(decoded),
-        _ => Cow::Borrowed(text),
+    let compact: String = text.chars().filter(|c| !matches!(c, '\n' | '\r')).collect();
+    match base64::engine::general_purpose::STANDARD.decode(&compact) {
+        Ok(bytes) => Cow::Owned(through_json(&bytes)),
+        Err(_) => Cow::Borrowed(text),
     }
+}
+
+/// Bytes as Go's JSON writes them: each one that is no part of a character becomes U+FFFD.
+fn through_json(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|_| char::REPLACEMENT_CHARACTER));
+    }
+    text
 }
 
 /// A mapping in the order it was written; keys are texts and occur once.
