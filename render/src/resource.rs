@@ -336,18 +336,6 @@ impl Resources {
         Ok(())
     }
 
-    pub fn append(&mut self, others: Resources) -> Result<()> {
-        let mut known: HashMap<Id<'_>, &Resource> = HashMap::with_capacity(self.0.len() + others.0.len());
-        for (at, resource) in self.0.iter().chain(&others.0).enumerate() {
-            if let (Some(first), true) = (known.insert(resource.id(), resource), at >= self.0.len()) {
-                return Err(conflict(resource, first));
-            }
-        }
-        drop(known);
-        self.0.extend(others.0);
-        Ok(())
-    }
-
     /// An error where two objects have one identity.
     pub fn check_unique(&self) -> Result<()> {
         let mut known: HashMap<Id<'_>, &Resource> = HashMap::with_capacity(self.0.len());

@@ -168,6 +168,8 @@ impl Builder {
         for path in &kustomization.resources {
             self.add_resource(&mut all, target, path)?;
         }
+        // Once for all of them: file by file it would look at every object before again.
+        all.resources.check_unique()?;
         self.configure(&mut all, target).map_err(place)?;
         self.generate(&mut all, target)?;
         for path in &kustomization.components {
@@ -201,11 +203,15 @@ impl Builder {
         let place = |error: RenderError| error.in_file(&*target.file).field("resources");
         if loader.has_file(path) {
             let objects = self.read_objects(target, path).map_err(place)?;
-            return all.resources.append(objects);
+            all.resources.0.extend(objects.0);
+            return Ok(());
         }
         let mut base = if is_http(path) {
             match self.remote(target, path).map_err(place)? {
-                Remote::File(objects) => return all.resources.append(objects),
+                Remote::File(objects) => {
+                    all.resources.0.extend(objects.0);
+                    return Ok(());
+                }
                 Remote::Base(base) => *base,
             }
         } else {
@@ -222,7 +228,7 @@ impl Builder {
         }
         let empty = self.empty();
         let base = self.accumulate(&base, empty)?;
-        all.resources.append(base.resources)?;
+        all.resources.0.extend(base.resources.0);
         merge_shared(&mut all.config, &base.config)?;
         vars::add(&mut all.vars, &base.vars).map_err(place)
     }
@@ -443,6 +449,7 @@ impl Builder {
         }
         let mut all = self.empty();
         self.add_resource(&mut all, target, entry)?;
+        all.resources.check_unique()?;
         Ok(all.resources)
     }
 }
