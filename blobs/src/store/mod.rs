@@ -27,6 +27,7 @@ pub(crate) use error::At;
 use model::Digest;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -240,12 +241,16 @@ struct Entry {
     modified: SystemTime,
 }
 
+/// What is in a folder; a file that goes while it is read (a download that just became whole) is not.
 fn read_dir(dir: &Path) -> Result<Vec<Entry>, StoreError> {
     let mut entries = Vec::new();
     for entry in fs::read_dir(dir).at("read folder", dir)? {
         let entry = entry.at("read folder", dir)?;
         let path = entry.path();
-        let meta = entry.metadata().at("look at", &path)?;
+        let meta = match entry.metadata() {
+            Err(err) if err.kind() == io::ErrorKind::NotFound => continue,
+            meta => meta.at("look at", &path)?,
+        };
         entries.push(Entry {
             name: entry.file_name().to_string_lossy().into_owned(),
             size: meta.len(),

@@ -254,6 +254,27 @@ fn a_download_goes_on_from_its_last_whole_chunk() {
     assert_eq!(fs::read_dir(dir.path().join("partial")).unwrap().count(), 0);
 }
 
+/// Layers of one image arrive side by side: each asks for room while others become whole.
+#[test]
+fn room_is_counted_while_downloads_come_and_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let others = std::thread::spawn({
+        let store = store.clone();
+        move || {
+            for number in 0..300_u32 {
+                let data = number.to_le_bytes();
+                download(&store, &Digest::of(&data), &data, 4);
+            }
+        }
+    });
+    while !others.is_finished() {
+        store.used().unwrap();
+    }
+    others.join().unwrap();
+    assert_eq!(store.used().unwrap(), 300 * 4);
+}
+
 /// F5 and F12: whatever a power cut does to the last writes, the download ends with the right bytes, and at most the
 /// damaged chunk and what follows is fetched again.
 #[test]
