@@ -189,15 +189,16 @@ impl ContainerMetrics {
     /// The page of these pods. What is not there, or not counted on this machine, is left out.
     pub fn text(&self, pods: &[PodGroup]) -> String {
         let mounts = text(&self.root.join("proc/self/mountinfo")).unwrap_or_default();
+        let hierarchies = Group::mounted(&self.root, &mounts);
         let mut sheet = Sheet {
             root: &self.root,
             families: BTreeMap::new(),
         };
         for pod in pods {
             let labels = of_pod(pod);
-            let group = Group::find(&self.root, &mounts, &pod.path);
+            let group = hierarchies.at(&pod.path);
             // Not the shares and limits: they are the containers', and adding up must not count them twice.
-            sheet.usage(&group, &labels);
+            sheet.usage(&group, quota(&group.cpu).0, &labels);
             sheet.add(
                 "container_start_time_seconds",
                 &labels,
@@ -209,8 +210,11 @@ impl ContainerMetrics {
             }
             for container in &pod.containers {
                 let labels = of_container(pod, container);
-                let group = Group::find(&self.root, &mounts, &container.path);
-                sheet.usage(&group, &labels);
+                let group = hierarchies.at(&container.path);
+                let (quota, period) = quota(&group.cpu);
+                sheet.usage(&group, quota, &labels);
+                sheet.add("container_spec_cpu_period", &labels, &[], period);
+                sheet.add("container_spec_cpu_quota", &labels, &[], quota);
                 sheet.bounds(&group, &labels);
                 sheet.add(
                     "container_start_time_seconds",
@@ -265,15 +269,15 @@ struct Side {
 }
 
 impl Group {
-    fn find(root: &Path, mounts: &str, path: &str) -> Self {
+    /// The outermost group: where the machine has its hierarchies.
+    fn mounted(root: &Path, mounts: &str) -> Self {
         let side = |controller: &str| {
             let v1 = mount_of(mounts, Some(controller));
             let unified = v1.is_none();
             let Some((mount, _)) = v1.or_else(|| mount_of(mounts, None)) else {
                 return Side::default();
             };
-            let below = |path: &Path| path.strip_prefix("/").unwrap_or(path).to_owned();
-            let dir = root.join(below(&mount)).join(below(Path::new(path)));
+            let dir = root.join(relative(&mount));
             Side { dir, unified }
         };
         Self {
@@ -284,9 +288,34 @@ impl Group {
             pids: side("pids"),
         }
     }
+
+    /// The group of this absolute path below it.
+    fn at(&self, path: &str) -> Self {
+        Self {
+            cpu: self.cpu.at(path),
+            cpuacct: self.cpuacct.at(path),
+            memory: self.memory.at(path),
+            io: self.io.at(path),
+            pids: self.pids.at(path),
+        }
+    }
+}
+
+fn relative(path: &Path) -> &Path {
+    path.strip_prefix("/").unwrap_or(path)
 }
 
 impl Side {
+    fn at(&self, path: &str) -> Self {
+        if self.dir.as_os_str().is_empty() {
+            return Self::default();
+        }
+        Self {
+            dir: self.dir.join(relative(Path::new(path))),
+            unified: self.unified,
+        }
+    }
+
     fn text(&self, file: &str) -> Option<String> {
         if self.dir.as_os_str().is_empty() {
             None
@@ -345,14 +374,15 @@ impl Sheet<'_> {
         self.families.entry(name).or_default().push((labels, value));
     }
 
-    fn usage(&mut self, group: &Group, labels: &Labels) {
-        self.cpu(group, labels);
+    /// `quota` is what bounds its processors, where anything does.
+    fn usage(&mut self, group: &Group, quota: Option<f64>, labels: &Labels) {
+        self.cpu(group, quota, labels);
         self.memory(&group.memory, labels);
         self.io(&group.io, labels);
         self.tasks(group, labels);
     }
 
-    fn cpu(&mut self, group: &Group, labels: &Labels) {
+    fn cpu(&mut self, group: &Group, quota: Option<f64>, labels: &Labels) {
         let counted = group.cpu.table("cpu.stat");
         let (used, user, system) = if group.cpuacct.unified {
             let micros = |name| Some(counted.get(name)? / 1e6);
@@ -371,7 +401,7 @@ impl Sheet<'_> {
         );
         self.add("container_cpu_user_seconds_total", labels, &[], user);
         self.add("container_cpu_system_seconds_total", labels, &[], system);
-        if quota(&group.cpu).0.is_none() {
+        if quota.is_none() {
             // Without a quota there is nothing to be held back by.
             return;
         }
@@ -522,9 +552,6 @@ impl Sheet<'_> {
     }
 
     fn bounds(&mut self, group: &Group, labels: &Labels) {
-        let (quota, period) = quota(&group.cpu);
-        self.add("container_spec_cpu_period", labels, &[], period);
-        self.add("container_spec_cpu_quota", labels, &[], quota);
         let shares = if group.cpu.unified {
             // The range of weights laid over that of shares, as the OCI runtimes do.
             let weight = group.cpu.number("cpu.weight");
