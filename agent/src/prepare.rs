@@ -242,8 +242,8 @@ impl<E: Engine> Preparer<E> {
         );
         let moved = tokio::task::spawn_blocking(move || {
             due.iter().any(
-                |followed| match artifacts.get(&followed.other.spec, patience, &stop) {
-                    Ok(held) => held.revision.commit != followed.commit,
+                |followed| match artifacts.revision(&followed.other.spec, patience, &stop) {
+                    Ok(revision) => revision.commit != followed.commit,
                     Err(err) => {
                         tracing::warn!(err = kit::chain(&err), "a source cannot be fetched");
                         false

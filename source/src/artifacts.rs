@@ -29,6 +29,15 @@ pub struct Held {
     pub stale: Option<String>,
 }
 
+/// A source that was asked, or that answers from what it holds.
+struct Reached {
+    source: Source,
+    revision: Revision,
+    /// Where it had to be read anyway.
+    tree: Option<Tree>,
+    stale: Option<String>,
+}
+
 impl Artifacts {
     /// Fetches a source; one that cannot be reached now is what it was the last time. `patience` bounds the fetch.
     ///
@@ -36,44 +45,59 @@ impl Artifacts {
     /// [`SourceError::NotCached`] where the network is not to be asked and the source was never here; whatever fetching
     /// meets.
     pub fn get(&self, spec: &SourceSpec, patience: Duration, stop: &AtomicBool) -> Result<Held, SourceError> {
+        let reached = self.reach(spec, patience, stop)?;
+        let tree = match reached.tree {
+            Some(tree) => tree,
+            None => reached.source.load(&reached.revision.commit)?,
+        };
+        Ok(Held {
+            revision: reached.revision,
+            tree,
+            stale: reached.stale,
+        })
+    }
+
+    /// As [`Artifacts::get`], for who wants to know whether it has moved: no file is read that did not have to be.
+    ///
+    /// # Errors
+    /// As [`Artifacts::get`].
+    pub fn revision(
+        &self,
+        spec: &SourceSpec,
+        patience: Duration,
+        stop: &AtomicBool,
+    ) -> Result<Revision, SourceError> {
+        Ok(self.reach(spec, patience, stop)?.revision)
+    }
+
+    fn reach(
+        &self,
+        spec: &SourceSpec,
+        patience: Duration,
+        stop: &AtomicBool,
+    ) -> Result<Reached, SourceError> {
         let mut source = self.open(spec, patience)?;
         let held = source.held().cloned();
-        if self.ask == Ask::Never {
+        let (revision, tree, stale) = if self.ask == Ask::Never {
             let revision = held.ok_or_else(|| SourceError::NotCached {
                 url: spec.display_url(),
             })?;
-            let tree = source.load(&revision.commit)?;
-            return Ok(Held {
-                revision,
-                tree,
-                stale: None,
-            });
-        }
-        match source.fetch(stop) {
-            Ok(fetched) => {
-                let revision = fetched.revision;
-                let tree = match fetched.tree {
-                    Some(tree) => tree,
-                    None => source.load(&revision.commit)?,
-                };
-                Ok(Held {
-                    revision,
-                    tree,
-                    stale: None,
-                })
-            }
-            Err(err) => match held {
-                Some(revision) if err.is_passing() && !matches!(err, SourceError::Stopped) => {
-                    let tree = source.load(&revision.commit)?;
-                    Ok(Held {
-                        revision,
-                        tree,
-                        stale: Some(chain(&err)),
-                    })
+            (revision, None, None)
+        } else {
+            match (source.fetch(stop), held) {
+                (Ok(fetched), _) => (fetched.revision, fetched.tree, None),
+                (Err(err), Some(revision)) if err.is_passing() && !matches!(err, SourceError::Stopped) => {
+                    (revision, None, Some(chain(&err)))
                 }
-                _ => Err(err),
-            },
-        }
+                (Err(err), _) => return Err(err),
+            }
+        };
+        Ok(Reached {
+            source,
+            revision,
+            tree,
+            stale,
+        })
     }
 
     /// Opens a source's folder; another build may have it for a while.
