@@ -96,13 +96,13 @@ pub(super) enum Referred {
 impl Sources {
     pub(super) fn add(&mut self, made: &[Made]) {
         let mut found = Vec::new();
-        let nodes = made.iter().map(|made| (made, &made.node));
-        for (made, node) in nodes.filter(|(_, node)| group_of(node) == "source.toolkit.fluxcd.io") {
+        let of_flux = |made: &&Made| group_of(&made.node) == "source.toolkit.fluxcd.io";
+        for made in made.iter().filter(of_flux) {
             // What does not decode is told where it is taken.
             if let Ok(object) = made.object()
                 && let Ok(Some(spec)) = SourceSpec::decode(&object)
             {
-                found.push((name_of(node), spec));
+                found.push((name_of(&made.node), spec));
             }
         }
         let git = |(_, spec): &&(Named, SourceSpec)| matches!(spec, SourceSpec::Git(_));

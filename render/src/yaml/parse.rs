@@ -395,12 +395,7 @@ impl<'a> Builder<'a> {
     /// A mapping of one field, as an item of a list in brackets.
     fn pair(&mut self) -> Result<Node, YamlError> {
         let line = self.scanner.line()?;
-        self.scanner.take()?;
-        let key = match self.scanner.peek()? {
-            Token::Value | Token::FlowEntry | Token::FlowSequenceEnd => no_key(),
-            _ => self.node(false, false)?,
-        };
-        let value = self.flow_value()?;
+        let (key, value) = self.flow_field()?;
         let mut fields = Fields::new(self.lenient);
         fields.add(key, value, line)?;
         fields.done()
@@ -419,14 +414,7 @@ impl<'a> Builder<'a> {
             let line = self.scanner.line()?;
             let (key, value) = match self.scanner.peek()? {
                 Token::FlowMappingEnd => break,
-                Token::Key => {
-                    self.scanner.take()?;
-                    let key = match self.scanner.peek()? {
-                        Token::Value | Token::FlowEntry | Token::FlowMappingEnd => no_key(),
-                        _ => self.node(false, false)?,
-                    };
-                    (key, self.flow_value()?)
-                }
+                Token::Key => self.flow_field()?,
                 _ => (self.node(false, false)?, self.empty()),
             };
             fields.add(key, value, line)?;
@@ -434,6 +422,16 @@ impl<'a> Builder<'a> {
         self.scanner.take()?;
         self.flow -= 1;
         fields.done()
+    }
+
+    /// A key in brackets with its value, behind the token that says that it is one.
+    fn flow_field(&mut self) -> Result<(Node, Node), YamlError> {
+        self.scanner.take()?;
+        let key = match self.scanner.peek()? {
+            Token::Value | Token::FlowEntry | Token::FlowMappingEnd | Token::FlowSequenceEnd => no_key(),
+            _ => self.node(false, false)?,
+        };
+        Ok((key, self.flow_value()?))
     }
 
     /// What follows a key in brackets.

@@ -54,7 +54,20 @@ struct Breaks<'a> {
     more: String,
 }
 
-impl Breaks<'_> {
+impl<'a> Breaks<'a> {
+    /// Adds a break to those that were there, if any.
+    fn note(breaks: &mut Option<Self>, line_break: &'a str) {
+        match breaks {
+            Some(breaks) => breaks.more.push_str(line_break),
+            None => {
+                *breaks = Some(Self {
+                    first: line_break,
+                    more: String::new(),
+                });
+            }
+        }
+    }
+
     /// One break is a blank, more of them lose one.
     fn fold_into(&self, text: &mut String) {
         if self.first != "\n" {
@@ -112,15 +125,7 @@ impl<'a> Scanner<'a> {
                 return Err(self.error("lines are indented by spaces, not by tabs"));
             }
             if let Some(line_break) = self.cursor.line_break() {
-                match folded {
-                    Some(breaks) => breaks.more.push_str(line_break),
-                    None => {
-                        *folded = Some(Breaks {
-                            first: line_break,
-                            more: String::new(),
-                        });
-                    }
-                }
+                Breaks::note(folded, line_break);
             } else if folded.is_some() && self.cursor.is_blank(0) {
                 self.cursor.skip(1);
             } else {
@@ -235,15 +240,7 @@ impl<'a> Scanner<'a> {
                     end = self.cursor.at;
                 }
             } else if let Some(line_break) = self.cursor.line_break() {
-                match &mut breaks {
-                    Some(breaks) => breaks.more.push_str(line_break),
-                    None => {
-                        breaks = Some(Breaks {
-                            first: line_break,
-                            more: String::new(),
-                        });
-                    }
-                }
+                Breaks::note(&mut breaks, line_break);
             } else {
                 break;
             }

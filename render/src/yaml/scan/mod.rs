@@ -311,13 +311,22 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    fn block_entry(&mut self) -> Scanned<()> {
+    /// Something of a block begins here; within brackets there are none.
+    fn begin_in_block(&mut self, start: Token<'a>, otherwise: &str) -> Scanned<()> {
         if !self.in_flow() {
             if !self.key_allowed {
-                return Err(self.error("a list item ('- ') cannot stand here; start it on a line of its own"));
+                return Err(self.error(otherwise));
             }
-            self.open_block(self.cursor.column(), Token::BlockSequenceStart, None);
+            self.open_block(self.cursor.column(), start, None);
         }
+        Ok(())
+    }
+
+    fn block_entry(&mut self) -> Scanned<()> {
+        self.begin_in_block(
+            Token::BlockSequenceStart,
+            "a list item ('- ') cannot stand here; start it on a line of its own",
+        )?;
         self.drop_key()?;
         self.key_allowed = true;
         self.indicator(Token::BlockEntry);
@@ -325,12 +334,10 @@ impl<'a> Scanner<'a> {
     }
 
     fn complex_key(&mut self) -> Scanned<()> {
-        if !self.in_flow() {
-            if !self.key_allowed {
-                return Err(self.error("a key cannot stand here; start it on a line of its own"));
-            }
-            self.open_block(self.cursor.column(), Token::BlockMappingStart, None);
-        }
+        self.begin_in_block(
+            Token::BlockMappingStart,
+            "a key cannot stand here; start it on a line of its own",
+        )?;
         self.drop_key()?;
         self.key_allowed = !self.in_flow();
         self.indicator(Token::Key);
@@ -346,12 +353,10 @@ impl<'a> Scanner<'a> {
             self.keys[innermost].possible = false;
             self.key_allowed = false;
         } else {
-            if !self.in_flow() {
-                if !self.key_allowed {
-                    return Err(self.error("a ': ' cannot stand here; put a text with a colon in quotes"));
-                }
-                self.open_block(self.cursor.column(), Token::BlockMappingStart, None);
-            }
+            self.begin_in_block(
+                Token::BlockMappingStart,
+                "a ': ' cannot stand here; put a text with a colon in quotes",
+            )?;
             self.key_allowed = !self.in_flow();
         }
         self.indicator(Token::Value);
