@@ -2,7 +2,8 @@
 //!
 //! Takes: nothing of the product; this crate knows no product word.
 //! Gives: [`Clock`] with its fake, [`disk`] writes that survive a power cut, [`Backoff`],
-//! [`varint`]s, [`memory`] given back, [`Tasks`] (one owner, one stop, a name for each task), [`chain`] (an error told once, whole).
+//! [`varint`]s, [`memory`] given back, [`Tasks`] (one owner, one stop, a name for each task), [`chain`] (an error
+//! told once, whole).
 //! Never: holds state of its own.
 
 mod backoff;

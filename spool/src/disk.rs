@@ -36,7 +36,8 @@ pub trait DiskFile: Send + Sync + Debug {
     fn allocate(&self, len: u64) -> io::Result<()>;
     /// Length in bytes.
     fn size(&self) -> io::Result<u64>;
-    /// Takes the lock that one process holds at a time; the kernel gives it back when the process ends.
+    /// Takes the lock that one process holds at a time; the kernel gives it back when the process ends. May wait a
+    /// moment for one that just did.
     fn try_lock(&self) -> io::Result<bool>;
 }
 
