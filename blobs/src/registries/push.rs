@@ -145,6 +145,9 @@ impl Registries {
                 }
                 // The registry forgot the upload: a new one.
                 Err(RegistryError::NotFound { .. }) if session.take().is_some() => {}
+                // What was on its way when the link broke came after the registry had said how far it is: it is asked again
+                // (OCI distribution spec, "Pushing a blob in chunks").
+                Err(err @ RegistryError::Refused { status: 416, .. }) => tries.again(err).await?,
                 Err(err) => tries.failed(err).await?,
             }
         }

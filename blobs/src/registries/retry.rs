@@ -37,7 +37,16 @@ impl Tries {
 
     /// Waits before the next try, or gives the error back when it is of no use.
     pub async fn failed(&mut self, err: RegistryError) -> Result<(), RegistryError> {
-        if !err.is_transient() || self.backoff.failures() + 1 >= self.patience.failures {
+        if err.is_transient() {
+            self.again(err).await
+        } else {
+            Err(err)
+        }
+    }
+
+    /// As [`Tries::failed`], for an error after which something else is asked than before.
+    pub async fn again(&mut self, err: RegistryError) -> Result<(), RegistryError> {
+        if self.backoff.failures() + 1 >= self.patience.failures {
             return Err(err);
         }
         let mut wait = self.backoff.failed();

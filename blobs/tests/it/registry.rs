@@ -11,6 +11,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 fn skopeo(args: &[&str]) -> String {
@@ -148,6 +150,43 @@ async fn an_upload_over_a_bad_link_goes_on() {
         )
         .await
         .unwrap();
+    ours.stop().await;
+}
+
+/// A piece that was still on its way when the link broke arrives after the registry said how far it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_is_further_than_was_said_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let ours = OurRegistry::start(&dir.path().join("hub")).await;
+    let source = store(&dir.path().join("source"));
+    let piece = 8 * 1024 * 1024;
+    let layer = tar(&[("file", Put::File(0o644, &noise(2 * piece, 3)))]);
+    let layers = [(layer, "")];
+    let built = image(&source, &platform("linux/amd64"), &layers, ImageConfig::default());
+    let (registry, lied) = (ours.registry.clone(), Arc::new(AtomicBool::new(false)));
+    let lies = lied.clone();
+    let (address, server) = serve(move |request| {
+        let (registry, lies) = (registry.clone(), lies.clone());
+        async move {
+            let how_far = request.method() == Method::GET && request.uri().path().contains("/uploads/");
+            let mut answer = registry.handle(request).await;
+            if how_far && !lies.swap(true, Ordering::SeqCst) {
+                let range = answer.headers_mut().insert("range", "0-0".parse().unwrap());
+                assert_ne!(range.unwrap(), "0-0");
+            }
+            answer
+        }
+    })
+    .await;
+    let link = Link::to(address);
+    link.cut_up_at([piece as u64 * 3 / 2]);
+    let name: ImageRef = "r.test/apps/big:1".parse().unwrap();
+    registries(&link.url())
+        .push(&source, &built.digest, &name, None, Progress::none())
+        .await
+        .unwrap();
+    assert!(lied.load(Ordering::SeqCst));
+    server.abort();
     ours.stop().await;
 }
 
