@@ -1,6 +1,7 @@
 //! `leeward dev demo`: the story that the product is for, told and checked.
 
 mod story;
+mod telemetry;
 
 pub(crate) use story::logs;
 

@@ -1,6 +1,6 @@
 //! The chapters.
 
-use super::Check;
+use super::{Check, telemetry};
 use crate::progress::Progress;
 use crate::until::until;
 use crate::world::{World, tail};
@@ -17,11 +17,11 @@ use wire::ApiClient;
 use wire::api::{DeviceSummary, Link};
 
 /// A slow machine may take this long for what takes a second elsewhere.
-const PATIENT: Duration = Duration::from_secs(120);
+pub(super) const PATIENT: Duration = Duration::from_secs(120);
 /// NodePort of the example's `hello`.
-const HELLO_PORT: u16 = 30080;
+pub(super) const HELLO_PORT: u16 = 30080;
 /// The device whose link is cut.
-const LONELY: &str = "pi5-1";
+pub(super) const LONELY: &str = "pi5-1";
 
 /// Tells everything; the first failure ends it.
 pub(super) async fn tell(
@@ -48,6 +48,7 @@ pub(super) async fn tell(
     }
     for (name, class) in fleet() {
         world.add_device(&name, &class).await?;
+        telemetry::measure_often(world, &name)?;
         world
             .start_agent(&name)?
             .iter()
@@ -117,8 +118,12 @@ pub(super) async fn tell(
 /// The link is cut, the agent killed, a container crashes; then everything comes back and nothing is lost.
 async fn alone(world: &mut World, api: &ApiClient, progress: &Progress, story: &mut Story<'_>) -> Result<()> {
     progress.chapter("One device on its own");
+    for (name, _) in fleet() {
+        telemetry::write_lines(world, &name, "with-link")?;
+    }
     let cut_at = Timestamp::now();
     world.cut(LONELY)?;
+    let dark_at = Timestamp::now();
     progress.step(&format!("link of {LONELY} cut"));
     story
         .check("the hub says Unknown, with its age", async { unknown(api).await })
@@ -129,6 +134,7 @@ async fn alone(world: &mut World, api: &ApiClient, progress: &Progress, story: &
     story
         .check("its containers live on", async { served_by("version 1.1.0") })
         .await?;
+    telemetry::write_lines(world, LONELY, "without-agent")?;
     let pids = containers(world, LONELY);
     // The pod answers and then exits; which one of the two it is does not matter.
     http::get(LONELY, address_of(world, LONELY)?, HELLO_PORT, "/crash")?;
@@ -143,6 +149,12 @@ async fn alone(world: &mut World, api: &ApiClient, progress: &Progress, story: &
     story
         .check("the agent takes its pods over, offline", async {
             offline_ready(world).await
+        })
+        .await?;
+    telemetry::write_lines(world, LONELY, "without-link")?;
+    story
+        .check("it measures on, and keeps it", async {
+            telemetry::measured_alone(world).await
         })
         .await?;
     apps::set_hello_version(world, "1.1.0", "1.0.0")?;
@@ -165,6 +177,11 @@ async fn alone(world: &mut World, api: &ApiClient, progress: &Progress, story: &
     story
         .check("nothing is lost: spool and hub agree", async {
             proven(world).await
+        })
+        .await?;
+    story
+        .check("metrics and log lines of all four are there, counted", async {
+            telemetry::all_told(world, dark_at, restored_at).await
         })
         .await?;
     story
