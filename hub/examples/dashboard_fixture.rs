@@ -28,7 +28,8 @@ async fn main() -> anyhow::Result<()> {
     );
     tokio::spawn(live(store.clone()));
     let dashboard = Dashboard::new(store, Arc::new(seed::Logs), false, CancellationToken::new())
-        .with_charts(Arc::new(seed::Past));
+        .with_charts(Arc::new(seed::Past))
+        .with_lines(Arc::new(seed::Past));
     axum::serve(listener, router(dashboard)).await?;
     Ok(())
 }

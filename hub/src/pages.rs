@@ -1,6 +1,7 @@
 //! The dashboard at this hub: its pages, with the output of containers through the devices' sessions.
 
 use crate::dashboard::charts::{ChartSource, Charts, Window};
+use crate::dashboard::search::{FoundLines, LineFilter, LogSearch};
 use crate::dashboard::{self, Dashboard, LogChunks, LogSource, LogTail};
 use crate::logs::Answer;
 use crate::{Hub, history};
@@ -19,7 +20,8 @@ use wire::frame::{LogAsk, Question};
 pub(crate) fn router(hub: &Arc<Hub>) -> Router {
     let logs = Arc::new(SessionLogs(hub.clone()));
     let pages = Dashboard::new(hub.store.clone(), logs, true, hub.tasks.stop());
-    dashboard::router(pages.with_charts(Arc::new(PastOfHub(hub.clone()))))
+    let past = Arc::new(PastOfHub(hub.clone()));
+    dashboard::router(pages.with_charts(past.clone()).with_lines(past))
 }
 
 /// Asks the hub's history.
@@ -34,6 +36,12 @@ impl ChartSource for PastOfHub {
     ) -> Pin<Box<dyn Future<Output = Charts> + Send + '_>> {
         let device = device.cloned();
         Box::pin(async move { history::charts(&self.0, device.as_ref(), window, now).await })
+    }
+}
+
+impl LogSearch for PastOfHub {
+    fn search(&self, filter: LineFilter) -> Pin<Box<dyn Future<Output = FoundLines> + Send + '_>> {
+        Box::pin(async move { history::lines(&self.0, &filter).await })
     }
 }
 

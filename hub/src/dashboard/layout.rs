@@ -16,6 +16,7 @@ const THEME_COOKIE: &str = "leeward_theme";
 pub(super) enum Place {
     Fleet,
     Device,
+    Logs,
     Audit,
 }
 
@@ -92,6 +93,7 @@ pub(super) fn page(
             a .home href="/" aria-label="Leeward: the fleet" { (mark()) span { "Leeward" } }
             nav aria-label="Main" {
                 a href="/" aria-current=[current(Place::Fleet)] { "Fleet" }
+                a href="/logs" aria-current=[current(Place::Logs)] { "Logs" }
                 a href="/audit" aria-current=[current(Place::Audit)] { "Audit" }
             }
             div .tools {

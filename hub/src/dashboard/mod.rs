@@ -16,6 +16,7 @@ mod live;
 mod login;
 mod logs;
 mod parts;
+pub mod search;
 
 use crate::store::{Store, StoreError};
 use axum::Router;
@@ -78,6 +79,7 @@ pub struct Dashboard {
     stop: CancellationToken,
     tries: Arc<login::Tries>,
     charts: Option<Arc<dyn charts::ChartSource>>,
+    lines: Option<Arc<dyn search::LogSearch>>,
 }
 
 impl std::fmt::Debug for Dashboard {
@@ -99,6 +101,7 @@ impl Dashboard {
             stop,
             tries: Arc::default(),
             charts: None,
+            lines: None,
         }
     }
 
@@ -106,6 +109,13 @@ impl Dashboard {
     #[must_use]
     pub fn with_charts(mut self, charts: Arc<dyn charts::ChartSource>) -> Self {
         self.charts = Some(charts);
+        self
+    }
+
+    /// Searches log lines, too.
+    #[must_use]
+    pub fn with_lines(mut self, lines: Arc<dyn search::LogSearch>) -> Self {
+        self.lines = Some(lines);
         self
     }
 
@@ -126,7 +136,7 @@ impl FromRef<Dashboard> for Store {
     }
 }
 
-/// The routes of all pages: `/`, `/devices/{name}`, `/audit`, `/login`, `/logout`, `/theme`, `/events/stream`,
+/// The routes of all pages: `/`, `/devices/{name}`, `/logs`, `/audit`, `/login`, `/logout`, `/theme`, `/events/stream`,
 /// `/assets`; and `POST /v1/login-links`, by which a tool that holds a bearer token opens a browser for its person.
 pub fn router(dashboard: Dashboard) -> Router {
     Router::new()
@@ -136,6 +146,7 @@ pub fn router(dashboard: Dashboard) -> Router {
         .route("/devices/{name}/logs/stream", get(logs::stream))
         .route("/events/stream", get(live::stream))
         .route("/audit", get(audit::page))
+        .route("/logs", get(search::page))
         .route("/login", get(login::form).post(login::submit))
         .route("/logout", post(login::logout))
         .route("/v1/login-links", post(login::link))

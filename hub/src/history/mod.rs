@@ -5,10 +5,12 @@
 mod charts;
 mod compact;
 mod facts;
+mod lines;
 mod pins;
 mod query;
 
 pub(crate) use charts::charts;
+pub(crate) use lines::lines;
 pub(crate) use query::{query, tables};
 
 use crate::Hub;

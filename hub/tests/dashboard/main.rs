@@ -2,6 +2,7 @@
 
 mod browser;
 mod device;
+mod log_search;
 mod seed;
 mod site;
 mod with_hub;
@@ -376,7 +377,7 @@ async fn themes_keyboard_and_narrow_screens() {
         browser
             .devtools("Emulation.setDeviceMetricsOverride", screen)
             .await;
-        for page in ["/", "/devices/crane-cam-2", "/audit"] {
+        for page in ["/", "/devices/crane-cam-2", "/logs?text=request", "/audit"] {
             browser.open(&format!("{}{page}", site.base)).await;
             let wide = "return document.documentElement.scrollWidth - innerWidth";
             let wide = browser.run(wide).await.as_i64().unwrap();
@@ -414,6 +415,8 @@ async fn text_stands_out_enough_to_be_read() {
             "/devices/crane-cam-2",
             "/devices/gate-reader-2",
             "/devices/tide-gauge-1",
+            "/logs?text=request&device=No%20name&until=never",
+            "/logs?text=request",
             "/audit",
         ] {
             browser.open(&format!("{}{page}", site.base)).await;

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a fixture may panic")]
 
 use hub::dashboard::charts::{Chart, ChartSource, Charts, Line, Unit, Window};
+use hub::dashboard::search::{FoundLine, FoundLines, LineFilter, LogSearch};
 use hub::dashboard::{LogChunks, LogSource, LogTail};
 use hub::store::{Batch, NewCertificate, NewSession, NewToken, Options, Role, Store};
 use jiff::{SignedDuration, Timestamp};
@@ -657,4 +658,32 @@ fn past(window: Window, now: Timestamp) -> Vec<Chart> {
             ],
         ),
     ]
+}
+
+/// A few lines of every level, whatever is asked for; one that is markup to look at.
+impl LogSearch for Past {
+    fn search(&self, filter: LineFilter) -> Pin<Box<dyn Future<Output = FoundLines> + Send + '_>> {
+        let line = |(number, level): (i64, Option<&str>)| FoundLine {
+            time: filter.until - SignedDuration::from_secs(number),
+            device: "gate-reader-1".into(),
+            level: level.map(Into::into),
+            namespace: "edge".into(),
+            pod: "badge-reader-90aa-0".into(),
+            container: "reader".into(),
+            body: format!(
+                "handled request {number} in 3 ms <b>raw</b> {}",
+                "and-on".repeat(30)
+            ),
+        };
+        let levels = [
+            None,
+            Some("debug"),
+            Some("info"),
+            Some("warn"),
+            Some("error"),
+            Some("fatal"),
+        ];
+        let lines = (0..).zip(levels).map(line).collect();
+        Box::pin(async move { Ok(lines) })
+    }
 }

@@ -36,7 +36,8 @@ impl Site {
             false,
             CancellationToken::new(),
         )
-        .with_charts(Arc::new(seed::Past));
+        .with_charts(Arc::new(seed::Past))
+        .with_lines(Arc::new(seed::Past));
         let server = tokio::spawn(async move { axum::serve(listener, router(dashboard)).await.unwrap() });
         Self {
             store,

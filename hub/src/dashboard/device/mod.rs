@@ -36,6 +36,7 @@ pub(super) async fn page(
         div .columns {
             div .main {
                 (fragment("workloads"))
+                p .searchlink { a href=(format!("/logs?device={device}")) { "Search everything that it wrote" } }
                 (log_panel(&device))
                 (charts)
                 (fragment("events"))
