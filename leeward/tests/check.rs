@@ -184,8 +184,10 @@ fn sarif_is_what_its_schema_asks_for() {
 fn the_hook_of_the_guide_keeps_a_fault_out() {
     let dir = fleet();
     let repository = dir.path().join("fleet");
-    let guide =
-        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/guides/checking.md")).unwrap();
+    let guide = fs::read_to_string(
+        Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("../docs/guides/checking.md"),
+    )
+    .unwrap();
     let line = guide
         .lines()
         .find(|line| line.contains(".git/hooks/pre-commit"))

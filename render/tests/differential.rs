@@ -73,7 +73,7 @@ fn compare(kubectl: &Path, dir: &Path, path: &str) -> Result<(), String> {
 #[test]
 fn the_corpus_builds_as_with_kubectl() {
     let Some(kubectl) = kubectl() else { return };
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
+    let corpus = Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("tests/corpus");
     let mut folders: Vec<PathBuf> = std::fs::read_dir(&corpus)
         .unwrap()
         .map(|entry| entry.unwrap().path())

@@ -319,7 +319,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 fn fixture() -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v1")
+    Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("tests/fixtures/v1")
 }
 
 fn smallest() -> Options {

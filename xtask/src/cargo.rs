@@ -7,8 +7,11 @@ use std::process::{Command, Stdio};
 
 /// The workspace's root.
 pub fn root() -> PathBuf {
-    // The manifest of this very crate lies one folder below the root.
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+    // The manifest of this very crate lies one folder below the root. As cargo says it now: two checkouts that share a
+    // target folder share this program too, wherever it was built.
+    let built = env!("CARGO_MANIFEST_DIR");
+    std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(built), PathBuf::from)
         .parent()
         .map(PathBuf::from)
         .unwrap_or_default()
