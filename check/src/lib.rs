@@ -21,6 +21,7 @@ mod path;
 mod pods;
 mod policy;
 mod problems;
+mod prometheus;
 mod references;
 mod removed;
 mod rule;

@@ -12,6 +12,7 @@ use crate::{
     path::{Path, meant},
     pods,
     policy::Policies,
+    prometheus,
     references::Defined,
     removed,
     schema::{Fault, Validator},
@@ -121,6 +122,7 @@ impl<'a> Checker<'a> {
             faults[at].extend(in_object(expressions, object));
             faults[at].extend(Policies::syntax(expressions, object));
             faults[at].extend(policies.faults(expressions, object));
+            faults[at].extend(prometheus::faults(object, scope.class.is_some()));
         }
         for (at, fault) in flux::dependency_faults(&objects) {
             faults[at].push(fault);
@@ -211,6 +213,10 @@ impl<'a> Checker<'a> {
     fn without_schema(&mut self, scope: &Scope<'_>, traced: &Traced) -> Option<Fault> {
         let object = &traced.object;
         let (api_version, kind) = (object.api_version(), object.kind());
+        if prometheus::is_rules(object) {
+            // Read as a whole by the reader that devices have.
+            return None;
+        }
         let api = Api::of(self.version);
         let versions = api.versions_of(kind);
         if Api::knows_group(object.group()) {

@@ -2,15 +2,25 @@
 //!
 //! Takes: `PrometheusRule` objects, samples as they are scraped, moments.
 //! Gives: expressions that were checked ([`promql::parse`]), their values as Prometheus 3 computes them
-//! ([`evaluate`]).
+//! ([`evaluate`]); the rules of an object and its faults ([`read`]);
+//! a [`Store`] of the samples that they need; what they make of these ([`Group::evaluate`]).
 //! Never: does I/O, reads a clock, guesses: what is beyond the subset is refused by its name and place.
 
 mod eval;
 mod labels;
+mod number;
 pub mod promql;
+mod run;
+mod spec;
+mod store;
+mod template;
 
 pub use eval::{Element, EvalError, LOOKBACK, Source, Value, evaluate};
 pub use labels::{Labels, NAME};
+pub use run::{ALERTNAME, Alert, Change, Given, Memory, RuleError, State};
+pub use spec::{Action, Fault, Group, Rule, read};
+pub use store::{NotReady, Store};
+pub use template::{Template, TemplateError};
 
 /// A value at a time.
 #[derive(Debug, Clone, Copy)]

@@ -3,4 +3,5 @@
 mod cel;
 mod faults;
 mod mutations;
+mod prometheus;
 mod support;

@@ -13,6 +13,7 @@ pub(crate) use functions::Function;
 pub use lex::duration;
 pub(crate) use matcher::whole;
 pub use matcher::{Matcher, Relation};
+pub(crate) use parse::is_label;
 pub use parse::parse;
 
 use thiserror::Error;

@@ -537,7 +537,7 @@ fn check_label(name: &str, at: usize) -> Parsed<()> {
 }
 
 /// Whether a label may be called so.
-fn is_label(name: &str) -> bool {
+pub(crate) fn is_label(name: &str) -> bool {
     let fits = |c: char| c.is_ascii_alphanumeric() || c == '_';
     !name.is_empty() && name.chars().all(fits) && !name.starts_with(|c: char| c.is_ascii_digit())
 }

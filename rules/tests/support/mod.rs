@@ -1,4 +1,5 @@
 //! Series for both sides, and the way to promtool.
+#![expect(dead_code, reason = "each test uses a part of it")]
 
 use rules::promql::Selector;
 use rules::{Labels, NAME, Sample, Source};
@@ -60,9 +61,10 @@ impl World {
             let places = vec![Value(1.0); 245];
             world.add(&[(NAME, "info"), ("a", a), ("owner", owner)], places);
         }
-        // Counters: one that starts over at times, one that began late and low.
+        // Counters that start over at times, and one that began late. Where a counter begins low, but not at zero,
+        // Prometheus 2 and 3 carry it on to the range's start in different ways.
         for a in ["1", "2"] {
-            let mut held = 0.0;
+            let mut held = 500.0;
             let places = (0..245)
                 .map(|_| {
                     held = if random.below(15) == 0 {
@@ -177,6 +179,17 @@ impl World {
         }
         text
     }
+
+    /// All samples, by time.
+    pub fn timeline(&self) -> BTreeMap<i64, Vec<(&Labels, Sample)>> {
+        let mut timeline: BTreeMap<i64, Vec<(&Labels, Sample)>> = BTreeMap::new();
+        for (labels, _, samples) in &self.series {
+            for sample in samples {
+                timeline.entry(sample.time).or_default().push((labels, *sample));
+            }
+        }
+        timeline
+    }
 }
 
 impl Source for World {
@@ -256,7 +269,7 @@ pub fn promtool(world: &World, asked: &[(String, i64)]) -> Vec<Result<BTreeMap<S
 }
 
 /// `{a="1"} 2E+00, {a="2"} NaN`
-fn elements(text: &str) -> BTreeMap<String, f64> {
+pub fn elements(text: &str) -> BTreeMap<String, f64> {
     text.split(", {")
         .map(|one| {
             let (labels, value) = one.rsplit_once(' ').unwrap();
