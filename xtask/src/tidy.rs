@@ -33,6 +33,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "model",
             "plan",
             "render",
+            "rules",
             "runtime",
             "sops",
             "source",

@@ -1,6 +1,6 @@
 //! The round of scrapes: each target at its own moment of the interval, each with a deadline, none waiting for another.
 
-use super::Batch;
+use super::{Batch, Sample};
 use super::ingest::{Ingest, ScrapeError};
 use super::labels::Labels;
 use super::target::{Access, Job, Source, Target};
@@ -46,6 +46,13 @@ impl Default for Window {
     }
 }
 
+/// Sees each sample at once, before it is gathered with others.
+pub trait Tap: Send + Sync + std::fmt::Debug {
+    /// A target was scraped, or failed, or is gone: `samples` calls its argument for each new sample, ends of series
+    /// among them.
+    fn scraped(&self, samples: &mut dyn FnMut(&mut dyn FnMut(&Labels, Sample)));
+}
+
 /// Scrapes targets and hands out batches.
 #[derive(Debug)]
 pub struct Scraper {
@@ -60,6 +67,7 @@ pub struct Scraper {
     flush_at: Instant,
     /// What targets that are gone had gathered.
     left: Batch,
+    tap: Option<Arc<dyn Tap>>,
 }
 
 #[derive(Debug)]
@@ -96,7 +104,15 @@ impl Scraper {
             next_id: 0,
             flush_at: Instant::now() + FIRST_WINDOW,
             left: Batch::default(),
+            tap: None,
         }
+    }
+
+    /// Shows each sample to `tap` as well.
+    #[must_use]
+    pub fn tapped(mut self, tap: Arc<dyn Tap>) -> Self {
+        self.tap = Some(tap);
+        self
     }
 
     /// Follows the targets until `stop`, then hands out what was gathered. A target that leaves the list ends: its
@@ -168,6 +184,7 @@ impl Scraper {
             self.keys.remove(&key);
             if let Some(mut one) = self.running.remove(&id) {
                 one.ingest.end(now);
+                show(self.tap.as_ref(), &mut one.ingest);
                 one.ingest.drain(&mut self.left);
             }
         }
@@ -243,6 +260,7 @@ impl Scraper {
             .map(|(body, format)| (body.as_slice(), *format))
             .map_err(Clone::clone);
         let taken = one.ingest.take(answer, fetched.time, fetched.took);
+        show(self.tap.as_ref(), &mut one.ingest);
         let source = &one.ingest.target().source;
         match taken {
             Ok(_) if one.failing => tracing::info!(%source, "target is up again"),
@@ -266,6 +284,12 @@ impl Scraper {
         let made = client(&trust)?;
         self.clients.insert(trust, made.clone());
         Ok(made)
+    }
+}
+
+fn show(tap: Option<&Arc<dyn Tap>>, ingest: &mut Ingest) {
+    if let Some(tap) = tap {
+        tap.scraped(&mut |of| ingest.tap(of));
     }
 }
 

@@ -70,6 +70,8 @@ struct Held {
     seen: u64,
     /// What this was, and how much was gathered, before the present scrape: a failed one is taken back.
     before: (u64, usize, usize),
+    /// Of its samples, those that a tap has had.
+    tapped: usize,
     /// It has its own times: its end is not marked.
     own_times: bool,
     /// Its end is marked; forgotten once that is handed out.
@@ -92,6 +94,8 @@ pub struct Ingest {
     free: Vec<usize>,
     families: HashMap<Box<str>, Arc<Metadata>>,
     reports: Vec<Series>,
+    /// Of each report's samples, those that a tap has had.
+    reports_tapped: usize,
     scrape: u64,
     pending: usize,
 }
@@ -119,6 +123,7 @@ impl Ingest {
             held: Vec::new(),
             free: Vec::new(),
             families: HashMap::new(),
+            reports_tapped: 0,
             scrape: 0,
             pending: 0,
         }
@@ -180,11 +185,30 @@ impl Ingest {
         self.pending += self.reports.len();
     }
 
+    /// Calls `of` for each sample that was gathered since the last call, in order of time within a series.
+    pub fn tap(&mut self, of: &mut dyn FnMut(&Labels, Sample)) {
+        for held in self.held.iter_mut().flatten() {
+            let samples = &held.series.samples;
+            for sample in samples.iter().skip(held.tapped) {
+                of(&held.series.labels, *sample);
+            }
+            held.tapped = samples.len();
+        }
+        let already = self.reports_tapped;
+        for report in &self.reports {
+            for sample in report.samples.iter().skip(already) {
+                of(&report.labels, *sample);
+            }
+            self.reports_tapped = report.samples.len();
+        }
+    }
+
     /// Moves all that was gathered into a batch.
     pub fn drain(&mut self, batch: &mut Batch) {
         for (index, slot) in self.held.iter_mut().enumerate() {
             let Some(held) = slot else { continue };
             hand_out(&mut held.series, batch);
+            held.tapped = 0;
             if held.ended {
                 self.known.remove(&held.text);
                 *slot = None;
@@ -194,6 +218,7 @@ impl Ingest {
         for report in &mut self.reports {
             hand_out(report, batch);
         }
+        self.reports_tapped = 0;
         self.pending = 0;
         let last = self.scrape;
         self.known.retain(|_, known| match known {
@@ -310,6 +335,7 @@ impl Ingest {
             series,
             seen: 0,
             before: (0, 0, 0),
+            tapped: 0,
             own_times: false,
             ended: false,
         };
