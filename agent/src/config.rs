@@ -1,5 +1,6 @@
 //! The agent's configuration: one YAML file, read once, resolved before anything starts.
 
+use crate::alerts::{AlertsConfig, RawAlerts};
 use crate::logs::{Logs, RawLogs};
 use crate::telemetry::{BadMetrics, MetricsConfig, RawMetrics};
 use crate::uplink;
@@ -81,6 +82,8 @@ struct Raw {
     metrics: RawMetrics,
     #[serde(default)]
     logs: RawLogs,
+    #[serde(default)]
+    alerts: RawAlerts,
     #[serde(default)]
     uplink: RawUplink,
 }
@@ -252,6 +255,8 @@ pub struct Config {
     pub metrics: MetricsConfig,
     /// What becomes of containers' logs.
     pub logs: Logs,
+    /// Rules on the device.
+    pub alerts: AlertsConfig,
 }
 
 /// Where a hub is.
@@ -374,6 +379,7 @@ impl Config {
                 .collect::<Result<_, _>>()?,
             cgroup: raw.cgroup.unwrap_or_else(|| "/leeward".to_owned()),
             logs: raw.logs.resolve().map_err(|(field, why)| value(field, &why))?,
+            alerts: raw.alerts.resolve().map_err(|(field, why)| value(field, &why))?,
             metrics: raw.metrics.resolve().map_err(|err| ConfigError::Metrics {
                 path: path.to_owned(),
                 source: Box::new(err),

@@ -1,5 +1,6 @@
 //! Where the stages meet, top to bottom.
 
+use crate::alerts::{self, ALERTS};
 use crate::config::Config;
 use crate::converge::{self, Converger};
 use crate::generations::Generations;
@@ -101,6 +102,7 @@ struct Streams {
     heartbeat: Stream,
     /// What the spool says of itself: drops, losses.
     notices: Stream,
+    alerts: Stream,
     logs: Stream,
     metrics: Stream,
 }
@@ -110,6 +112,7 @@ impl Streams {
     fn all(&self) -> Vec<Stream> {
         [
             &self.notices,
+            &self.alerts,
             &self.status,
             &self.events,
             &self.heartbeat,
@@ -136,6 +139,7 @@ impl<E: Engine> Agent<E> {
             events: spool.stream(EVENTS, Durability::Strict, Class::Normal)?,
             heartbeat: spool.stream(HEARTBEAT, Durability::Sampled, Class::Bulk)?,
             notices: spool.stream(NOTICES, Durability::Strict, Class::Critical)?,
+            alerts: spool.stream(ALERTS, Durability::Strict, Class::Critical)?,
             logs: spool.stream(LOGS, Durability::Replayable, Class::Bulk)?,
             metrics: spool.stream(METRICS, Durability::Sampled, Class::Bulk)?,
         };
@@ -254,13 +258,28 @@ impl<E: Engine> Agent<E> {
             "journal",
             journal::pump(Arc::clone(&engine), journal.clone(), spool.clone(), drain),
         );
+        let exported = hub.is_some() || !config.metrics.exports.is_empty();
+        let rules = alerts::start(
+            alerts::Inputs {
+                clock: Arc::clone(&clock),
+                journal: journal.clone(),
+                config: &config,
+                alerts: streams.alerts.clone(),
+                metrics: exported.then(|| streams.metrics.clone()),
+                objects: wanted.clone(),
+                view: view.clone(),
+            },
+            &tasks,
+        );
         telemetry::start(
             telemetry::Inputs {
                 engine: Arc::clone(&engine),
                 clock: Arc::clone(&clock),
                 journal: journal.clone(),
                 config: &config,
-                to_hub: hub.is_some(),
+                exported,
+                feed: rules.feed,
+                needed: rules.needed,
                 spool: spool.clone(),
                 streams: streams.all(),
                 metrics: streams.metrics.clone(),
@@ -282,6 +301,7 @@ impl<E: Engine> Agent<E> {
             heartbeat: streams.heartbeat.clone(),
             link: link.clone(),
             coming: prepared.coming,
+            rules: rules.notes,
             pulls: engine.pulls(),
             every: config.heartbeat,
         };

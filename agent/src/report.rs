@@ -66,6 +66,8 @@ pub struct Inputs {
     pub link: watch::Receiver<Link>,
     /// Workloads of a generation whose images are being brought.
     pub coming: watch::Receiver<Vec<WorkloadStatus>>,
+    /// Rules that are not evaluated, and why.
+    pub rules: watch::Receiver<Vec<String>>,
     /// Images on their way.
     pub pulls: watch::Receiver<Pulls>,
     /// Time between two heartbeats.
@@ -99,6 +101,7 @@ pub async fn run(mut inputs: Inputs, out: watch::Sender<Option<Reported>>) {
             Ok(()) = inputs.view.changed() => tokio::time::sleep(TOGETHER).await,
             Ok(()) = inputs.source.changed() => tokio::time::sleep(TOGETHER).await,
             Ok(()) = inputs.link.changed() => {}
+            Ok(()) = inputs.rules.changed() => {}
             Ok(()) = inputs.coming.changed() => tokio::time::sleep(TOGETHER).await,
             // News of the device do not wait for the next byte count.
             Ok(()) = inputs.pulls.changed() => tokio::select! {
@@ -158,6 +161,7 @@ fn compose(
         inputs.coming.borrow_and_update().clone(),
         inputs.pulls.borrow_and_update().clone(),
     );
+    let rules = inputs.rules.borrow_and_update().clone();
     refresh_conditions(conditions, &view, &source, now);
     *kustomizations = crate::kustomizations::statuses(
         kustomizations,
@@ -176,7 +180,7 @@ fn compose(
         conditions: conditions.clone(),
         source,
         generation: view.generation,
-        notes: view.notes,
+        notes: view.notes.into_iter().chain(rules).collect(),
         workloads: with_pulls(view.workloads, coming, &pulls),
         kustomizations: kustomizations.clone(),
         facts: inputs.facts.read(inputs.clock.since_boot()),

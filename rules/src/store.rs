@@ -219,6 +219,11 @@ impl Store {
         self.used = all.map(|held| held.bytes).sum();
     }
 
+    /// The budget.
+    pub fn most(&self) -> usize {
+        self.most
+    }
+
     /// Bytes in use, roughly.
     pub fn bytes(&self) -> usize {
         self.used

@@ -8,3 +8,4 @@
 pub mod http;
 pub mod logs;
 pub mod metrics;
+pub mod webhook;

@@ -4,6 +4,7 @@
 mod config;
 mod own;
 
+use crate::alerts::Feed;
 use crate::config::Config;
 use crate::converge::View;
 use crate::journal::Journal;
@@ -44,8 +45,12 @@ pub(crate) struct Inputs<'a, E> {
     pub journal: Journal,
     /// Who the device is, and what is to be measured.
     pub config: &'a Config,
-    /// Whether there is a hub.
-    pub to_hub: bool,
+    /// Whether anybody gets what is measured.
+    pub exported: bool,
+    /// Sees each sample.
+    pub feed: Arc<Feed>,
+    /// Whether rules need samples, where nobody else does.
+    pub needed: watch::Receiver<bool>,
     /// For its own figures.
     pub spool: Spool,
     /// As above.
@@ -76,8 +81,7 @@ pub(crate) fn attach(config: &MetricsConfig, metrics: &Stream) -> Result<()> {
 /// Starts to measure, unless that is switched off or nobody would get it.
 pub(crate) fn start<E: Engine>(inputs: Inputs<'_, E>, tasks: &Tasks) {
     let config = &inputs.config.metrics;
-    let wanted = inputs.to_hub || !config.exports.is_empty();
-    if !config.enabled || !wanted {
+    if !config.enabled {
         return;
     }
     let tallies = Tallies::default();
@@ -110,17 +114,21 @@ pub(crate) fn start<E: Engine>(inputs: Inputs<'_, E>, tasks: &Tasks) {
         tallies,
     };
     let own = own.targets(inputs.config, Arc::clone(&inputs.engine));
-    let (list, targets) = watch::channel(Arc::new(own.clone()));
+    let (list, targets) = watch::channel(Arc::new(if inputs.exported { own.clone() } else { Vec::new() }));
     let window = Window {
         time: config.window,
         ..Window::default()
     };
-    let scraper = Scraper::new(inputs.clock, window, inputs.config.device.as_str());
-    let metrics = inputs.metrics;
+    let scraper = Scraper::new(inputs.clock, window, inputs.config.device.as_str()).tapped(inputs.feed);
+    let metrics = inputs.exported.then_some(inputs.metrics);
     let stop = tasks.stop();
     tasks.spawn_to_end(
         "scrape",
-        scraper.run(targets, stop, move |batch| keep(&metrics, &batch)),
+        scraper.run(targets, stop, move |batch| {
+            if let Some(metrics) = &metrics {
+                keep(metrics, &batch);
+            }
+        }),
     );
     let finder = Finder {
         engine: inputs.engine,
@@ -130,6 +138,8 @@ pub(crate) fn start<E: Engine>(inputs: Inputs<'_, E>, tasks: &Tasks) {
         objects: inputs.objects,
         view: inputs.view,
         own,
+        exported: inputs.exported,
+        needed: inputs.needed,
         warned: BTreeSet::new(),
     };
     tasks.spawn_vital("targets", finder.run(list));
@@ -156,7 +166,7 @@ fn exporter(
 }
 
 /// Appends a batch, in parts where it is too large for one record. Sampled: nobody waits for a disk.
-fn keep(stream: &Stream, batch: &Batch) {
+pub(crate) fn keep(stream: &Stream, batch: &Batch) {
     let appended = match batch.encode() {
         Ok(record) => match stream.append(&record, None) {
             Err(spool::AppendError::TooLarge { .. }) if batch.series.len() > 1 => {
@@ -191,6 +201,8 @@ struct Finder<E> {
     objects: watch::Receiver<Arc<Vec<Object>>>,
     view: watch::Receiver<View>,
     own: Vec<Target>,
+    exported: bool,
+    needed: watch::Receiver<bool>,
     warned: BTreeSet<String>,
 }
 
@@ -199,6 +211,7 @@ impl<E: Engine> Finder<E> {
         loop {
             let generation = self.view.borrow_and_update().generation.current.clone();
             let objects = self.objects.borrow_and_update().clone();
+            let needed = *self.needed.borrow_and_update() || self.exported;
             match self.engine.observe().await {
                 Ok(seen) => {
                     let found = discover(&discover::Inputs {
@@ -211,6 +224,7 @@ impl<E: Engine> Finder<E> {
                     self.tell(found.warnings, generation).await;
                     let mut targets = self.own.clone();
                     targets.extend(found.targets);
+                    targets.retain(|_| needed);
                     list.send_replace(Arc::new(targets));
                 }
                 Err(err) => tracing::debug!(err = kit::chain(&err), "pods cannot be looked at"),
@@ -218,6 +232,7 @@ impl<E: Engine> Finder<E> {
             tokio::select! {
                 Ok(()) = self.view.changed() => {}
                 Ok(()) = self.objects.changed() => {}
+                Ok(()) = self.needed.changed() => {}
                 () = tokio::time::sleep(LOOK_AGAIN) => {}
             }
         }

@@ -56,6 +56,10 @@ const NOTED: &[(&str, &str, &str)] = &[
         "NetworkPolicy",
         "NOT ENFORCED by this engine yet",
     ),
+    // What they ask for is done, or told by whoever does it.
+    ("monitoring.coreos.com", "PodMonitor", ""),
+    ("monitoring.coreos.com", "ServiceMonitor", ""),
+    ("monitoring.coreos.com", "PrometheusRule", ""),
     ("scheduling.k8s.io", "", "one device, no scheduler"),
     ("storage.k8s.io", "", "claims are folders of the device"),
     ("apiextensions.k8s.io", "", "no API server on the device"),

@@ -1,10 +1,10 @@
 //! The round of scrapes: each target at its own moment of the interval, each with a deadline, none waiting for another.
 
-use super::{Batch, Sample};
 use super::ingest::{Ingest, ScrapeError};
 use super::labels::Labels;
 use super::target::{Access, Job, Source, Target};
 use super::text::{ACCEPT, Format};
+use super::{Batch, Sample};
 use crate::http::{ClientError, Trust, client};
 use flate2::read::GzDecoder;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};

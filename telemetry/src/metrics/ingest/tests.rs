@@ -148,3 +148,26 @@ fn metadata_and_exemplars_go_along() {
     let record = batch.encode().unwrap();
     assert_eq!(Batch::decode(&record).unwrap(), batch);
 }
+
+#[test]
+fn a_tap_has_each_sample_once_and_at_once() {
+    let mut ingest = target(|_| {});
+    let mut tapped = |ingest: &mut Ingest| {
+        let mut told = Vec::new();
+        ingest.tap(&mut |labels, sample| told.push(format!("{} {sample:?}", labels.name())));
+        told.retain(|line| !line.starts_with("scrape_"));
+        told.sort();
+        told.join(", ")
+    };
+    scrape(&mut ingest, 1, "a 1\nb 2\n").unwrap();
+    assert_eq!(tapped(&mut ingest), "a 1 @1, b 2 @1, up 1 @1");
+    assert_eq!(tapped(&mut ingest), "");
+    scrape(&mut ingest, 2, "a 3\n").unwrap();
+    assert_eq!(tapped(&mut ingest), "a 3 @2, b stale @2, up 1 @2");
+    drained(&mut ingest);
+    assert_eq!(tapped(&mut ingest), "");
+    scrape(&mut ingest, 3, "a 4\nbroken\n").unwrap_err();
+    assert_eq!(tapped(&mut ingest), "a stale @3, up 0 @3");
+    ingest.end(4);
+    assert_eq!(tapped(&mut ingest), "up stale @4");
+}
