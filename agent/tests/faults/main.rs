@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's panic is its message")]
 
+mod alerts;
 mod flux;
 mod images;
 mod rig;

@@ -23,6 +23,8 @@ pub struct Rig {
     dir: tempfile::TempDir,
     pub engine: FakeEngine,
     policy: &'static str,
+    /// More sections of the configuration.
+    more: String,
     running: Option<Running>,
 }
 
@@ -39,6 +41,7 @@ impl Rig {
         let rig = Self {
             engine: engine(),
             policy: "follow",
+            more: String::new(),
             dir,
             running: None,
         };
@@ -46,6 +49,18 @@ impl Rig {
         rig.git(&["init", "--quiet", "--initial-branch=main"]);
         rig.push(files);
         rig
+    }
+
+    /// Sections beside the usual ones, from the next start on.
+    pub fn configure(&mut self, more: String) {
+        self.more = more;
+    }
+
+    /// A file beside the repository.
+    pub fn beside(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
     }
 
     fn repository(&self) -> PathBuf {
@@ -162,10 +177,11 @@ class: generic
 state: {}
 source: {{url: 'file://{}', interval: 200ms, onHistoryRewrite: {}}}
 health: {{deadline: 40s, settle: 300ms}}
-",
+{}",
             self.state().display(),
             self.repository().display(),
-            self.policy
+            self.policy,
+            self.more
         );
         std::fs::write(&path, text).unwrap();
         std::fs::create_dir_all(self.state()).unwrap();
@@ -255,15 +271,18 @@ health: {{deadline: 40s, settle: 300ms}}
 
     /// What the spool holds; only while no agent runs.
     pub fn events(&self) -> Vec<Event> {
-        let (spool, _) = spool::Spool::open(&self.state().join("spool"), spool::Options::default()).unwrap();
-        let stream = spool
-            .stream("events", spool::Durability::Strict, spool::Class::Normal)
-            .unwrap();
-        let records = stream.read(0, usize::MAX).unwrap();
-        records
+        self.records("events", spool::Durability::Strict, spool::Class::Normal)
             .iter()
-            .map(|record| serde_json::from_slice(&record.payload).unwrap())
+            .map(|payload| serde_json::from_slice(payload).unwrap())
             .collect()
+    }
+
+    /// What a stream of the spool holds; only while no agent runs.
+    pub fn records(&self, stream: &str, durability: spool::Durability, class: spool::Class) -> Vec<Vec<u8>> {
+        let (spool, _) = spool::Spool::open(&self.state().join("spool"), spool::Options::default()).unwrap();
+        let stream = spool.stream(stream, durability, class).unwrap();
+        let records = stream.read(0, usize::MAX).unwrap();
+        records.iter().map(|record| record.payload.to_vec()).collect()
     }
 
     pub async fn until_events(&mut self, what: &str, met: impl Fn(&[Event]) -> bool) {
