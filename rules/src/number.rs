@@ -11,7 +11,7 @@ pub(crate) fn shortest(value: f64) -> String {
     let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
     let exponent: i32 = exponent.parse().unwrap_or(0);
     // Go's limits for the shortest form.
-    if exponent < -4 || exponent >= 6 {
+    if !(-4..6).contains(&exponent) {
         return with_exponent(digits, exponent);
     }
     value.to_string()

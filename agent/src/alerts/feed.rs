@@ -3,7 +3,7 @@
 use rules::{Labels, Store};
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use telemetry::metrics::{Labels as Scraped, Sample, Tap};
+use telemetry::metrics::{EachSample, Labels as Scraped, Sample, Tap};
 
 /// Series that are no longer there are forgotten when there are so many more than there are held.
 const SLACK: usize = 1000;
@@ -38,7 +38,7 @@ impl Held {
 }
 
 impl Tap for Feed {
-    fn scraped(&self, samples: &mut dyn FnMut(&mut dyn FnMut(&Scraped, Sample))) {
+    fn scraped(&self, samples: &mut dyn FnMut(EachSample<'_>)) {
         let held = &mut *self.lock();
         let Held { store, known } = held;
         if known.len() > 2 * store.len() + SLACK {

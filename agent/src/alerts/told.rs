@@ -88,7 +88,8 @@ struct Noticed {
     fingerprint: String,
 }
 
-/// One body for alerts of one name. `place` are the labels that say where they are from; an alert's own go before.
+/// One body for alerts of one name. `place` are the labels that say where they are from; a label of the alert's own that
+/// has such a name becomes `exported_NAME`, as at the hub.
 pub(super) fn notice(told: &[&Told], receiver: &str, place: &BTreeMap<String, String>) -> Vec<u8> {
     let alerts: Vec<Noticed> = told.iter().map(|one| noticed(one, place)).collect();
     let name = told
@@ -113,8 +114,12 @@ pub(super) fn notice(told: &[&Told], receiver: &str, place: &BTreeMap<String, St
 }
 
 fn noticed(told: &Told, place: &BTreeMap<String, String>) -> Noticed {
-    let mut labels = place.clone();
-    labels.extend(told.alert.labels.to_map());
+    let mut labels = told.alert.labels.to_map();
+    for (name, value) in place {
+        if let Some(own) = labels.insert(name.clone(), value.clone()) {
+            labels.insert(format!("exported_{name}"), own);
+        }
+    }
     Noticed {
         status: told.status(),
         fingerprint: fingerprint(&labels),

@@ -49,7 +49,7 @@ impl Moment<'_> {
                 let ahead = arguments.scalar(1)?;
                 self.over(&arguments, 0, |window, now| {
                     let (slope, value) = over::line(window, now);
-                    (window.len() >= 2).then(|| slope * ahead + value)
+                    (window.len() >= 2).then_some(slope * ahead + value)
                 })
             }
             Function::Clamp => {

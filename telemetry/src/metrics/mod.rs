@@ -22,7 +22,7 @@ pub use encode::TooLarge;
 pub use histogram::{Buckets, Histogram, HistogramSample, Reset, Span};
 pub use ingest::{Counts, Ingest, ScrapeError};
 pub use labels::{BadLabels, Labels, NAME};
-pub use scraper::{Scraper, Tap, Window};
+pub use scraper::{EachSample, Scraper, Tap, Window};
 pub use target::{Access, Job, Limits, Source, Target};
 
 /// Most bytes of a record before compression; a receiver refuses what claims more.

@@ -46,11 +46,14 @@ impl Default for Window {
     }
 }
 
+/// Is called for each sample, with its series.
+pub type EachSample<'a> = &'a mut dyn FnMut(&Labels, Sample);
+
 /// Sees each sample at once, before it is gathered with others.
 pub trait Tap: Send + Sync + std::fmt::Debug {
     /// A target was scraped, or failed, or is gone: `samples` calls its argument for each new sample, ends of series
     /// among them.
-    fn scraped(&self, samples: &mut dyn FnMut(&mut dyn FnMut(&Labels, Sample)));
+    fn scraped(&self, samples: &mut dyn FnMut(EachSample<'_>));
 }
 
 /// Scrapes targets and hands out batches.

@@ -5,6 +5,7 @@ mod tests;
 
 use super::labels::{BadLabels, Labels, NAME};
 use super::relabel::{LabelMap, relabel};
+use super::scraper::EachSample;
 use super::target::{Limits, Target};
 use super::text::{Entry, Format, Line, ParseError, Parser, labels as labels_of};
 use super::{Batch, Exemplar, Metadata, Sample, Series, stale};
@@ -186,7 +187,7 @@ impl Ingest {
     }
 
     /// Calls `of` for each sample that was gathered since the last call, in order of time within a series.
-    pub fn tap(&mut self, of: &mut dyn FnMut(&Labels, Sample)) {
+    pub fn tap(&mut self, of: EachSample<'_>) {
         for held in self.held.iter_mut().flatten() {
             let samples = &held.series.samples;
             for sample in samples.iter().skip(held.tapped) {
