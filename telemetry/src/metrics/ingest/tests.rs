@@ -152,7 +152,7 @@ fn metadata_and_exemplars_go_along() {
 #[test]
 fn a_tap_has_each_sample_once_and_at_once() {
     let mut ingest = target(|_| {});
-    let mut tapped = |ingest: &mut Ingest| {
+    let tapped = |ingest: &mut Ingest| {
         let mut told = Vec::new();
         ingest.tap(&mut |labels, sample| told.push(format!("{} {sample:?}", labels.name())));
         told.retain(|line| !line.starts_with("scrape_"));
