@@ -3,14 +3,18 @@
 //! It is never told what changed; it is woken, and looks. What it holds beside the generations on disk (steps under
 //! way, back-off of steps that failed, how long a trial has been healthy) may be lost at any moment.
 
-use crate::generations::{Generations, GenerationsError, Offer};
+mod commands;
+
+pub use commands::{Command, Request};
+
+use crate::generations::{Generations, Offer};
 use crate::journal::Journal;
 use crate::kustomizations::Seen;
 use crate::steps::Steps;
 use kit::Clock;
 use model::{
-    Action, Because, Desired, GenerationStatus, ImageRef, Object, ObjectKey, Observed, Phase, Severity, Step,
-    WhyReport, WorkloadState, WorkloadStatus,
+    Admission, Desired, GenerationStatus, ImageRef, Object, Observed, Phase, Severity, WhyReport,
+    WorkloadState, WorkloadStatus,
 };
 use plan::{Limits, Verdict, Wanted, expand, verdict};
 use render::flux::{Health, Judge, Standing};
@@ -18,7 +22,7 @@ use runtime::Engine;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 /// A generation that rendered, that this device accepts, and whose images are here.
 #[derive(Debug, Clone)]
@@ -28,29 +32,6 @@ pub struct Prepared {
     /// As this device runs it.
     pub wanted: Wanted,
 }
-
-/// What people and the hub may ask of the loop.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Command {
-    /// Take no new generation.
-    Pause,
-    /// Take them again.
-    Resume,
-    /// Replace the pods of one workload.
-    Restart(ObjectKey),
-    /// A revision was refused before it got here; remember why.
-    Refused {
-        /// Its content, where it rendered.
-        id: Option<model::GenerationId>,
-        /// Which.
-        revision: Box<model::Revision>,
-        /// Why.
-        reason: String,
-    },
-}
-
-/// A command and where its answer goes.
-pub type Request = (Command, oneshot::Sender<Result<(), String>>);
 
 /// How a candidate is judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,6 +98,8 @@ pub struct Inputs<E> {
     pub looked: Arc<Notify>,
     /// Told what the generation that is taken up wants, but for its Secrets.
     pub objects: watch::Sender<Arc<Vec<Object>>>,
+    /// Told which revisions may be prepared.
+    pub admission: watch::Sender<Admission>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -138,6 +121,7 @@ pub struct Converger<E> {
     requests: mpsc::Receiver<Request>,
     looked: Arc<Notify>,
     objects: watch::Sender<Arc<Vec<Object>>>,
+    admission: watch::Sender<Admission>,
     wanted: Option<Wanted>,
     /// Of the same generation as `wanted`.
     judge: Option<Judge>,
@@ -170,6 +154,7 @@ impl<E: Engine> Converger<E> {
             requests: inputs.requests,
             looked: inputs.looked,
             objects: inputs.objects,
+            admission: inputs.admission,
             wanted: None,
             judge: None,
             notes: Vec::new(),
@@ -447,62 +432,6 @@ impl<E: Engine> Converger<E> {
         }
     }
 
-    async fn command(&mut self, command: Command) -> Result<(), GenerationsError> {
-        match command {
-            Command::Pause => {
-                self.generations.pause(true)?;
-                self.note(
-                    Severity::Warning,
-                    "Paused",
-                    "new generations wait until the device is resumed",
-                )
-                .await;
-            }
-            Command::Resume => {
-                self.generations.pause(false)?;
-                self.note(Severity::Normal, "Resumed", "new generations are taken again")
-                    .await;
-                let offer = self.offers.borrow().clone();
-                if let Some(prepared) = offer {
-                    self.consider(&prepared).await;
-                }
-            }
-            Command::Restart(key) => {
-                let seen = self.engine.observe().await.unwrap_or_default();
-                for pod in seen.pods.iter().filter(|pod| pod.owner == key) {
-                    let action = Action::StopPod {
-                        pod: pod.id.clone(),
-                        grace_seconds: 30,
-                    };
-                    let step = Step {
-                        action,
-                        about: key.clone(),
-                        because: Because::Changed,
-                    };
-                    self.steps.launch(step, &self.engine, self.clock.since_boot());
-                }
-                self.note(
-                    Severity::Normal,
-                    "Restarting",
-                    format!("{key} is restarted by intent"),
-                )
-                .await;
-            }
-            Command::Refused { id, revision, reason } => {
-                let before = self
-                    .generations
-                    .failed()
-                    .map(|failed| (failed.revision.clone(), failed.reason.clone()));
-                self.generations.refused(id, &revision, &reason)?;
-                if before != Some((*revision.clone(), reason.clone())) {
-                    self.note(Severity::Warning, "Refused", format!("{revision}: {reason}"))
-                        .await;
-                }
-            }
-        }
-        Ok(())
-    }
-
     async fn steps_done(&mut self, done: crate::steps::Done) {
         let now = self.clock.since_boot();
         if let Some(failure) = self.steps.settle(done, now) {
@@ -552,6 +481,10 @@ impl<E: Engine> Converger<E> {
                     .map_or_else(|| failed.revision.short().to_owned(), |id| id.to_string());
                 (id, failed.reason.clone())
             }),
+            failed_commit: self
+                .generations
+                .failed()
+                .map(|failed| failed.revision.commit.clone()),
         }
     }
 

@@ -219,6 +219,7 @@ impl<E: Engine> Agent<E> {
         // Without it (no procfs) each start of the agent counts as a boot.
         let boot_id = device::boot_id(&config.sysroot).unwrap_or_else(|_| clock.now().to_string());
 
+        let (admission, admitted) = watch::channel(generations.admission().clone());
         let (preparer, prepared) = Preparer::new(
             prepare::Inputs {
                 engine: Arc::clone(&engine),
@@ -233,6 +234,7 @@ impl<E: Engine> Agent<E> {
                 limits,
                 interval: config.interval,
                 history: config.history,
+                admission: admitted,
                 look: Arc::clone(&look),
                 requests: requests.clone(),
             },
@@ -250,6 +252,7 @@ impl<E: Engine> Agent<E> {
             requests: inbox,
             looked: Arc::clone(&drain),
             objects,
+            admission,
         });
         tasks.spawn_vital("converge", converger.run());
         tasks.spawn_vital("keep", converge::keep_images(Arc::clone(&engine), kept));

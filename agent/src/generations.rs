@@ -7,7 +7,7 @@
 
 use identity::Seal;
 use kit::disk;
-use model::{Desired, GenerationId, Revision};
+use model::{Admission, Desired, GenerationId, Revision};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -74,6 +74,8 @@ struct State {
     failed: Option<Failed>,
     #[serde(default)]
     paused: bool,
+    #[serde(default)]
+    admission: Admission,
 }
 
 /// What to do with a freshly rendered generation.
@@ -154,6 +156,11 @@ impl Generations {
     /// Whether new generations are to wait.
     pub fn paused(&self) -> bool {
         self.state.paused
+    }
+
+    /// Which revisions the device may move to.
+    pub fn admission(&self) -> &Admission {
+        &self.state.admission
     }
 
     /// What to do with a generation.
@@ -291,6 +298,18 @@ impl Generations {
             return Ok(());
         }
         self.change(|state| state.paused = paused)
+    }
+
+    /// Moves to what is admitted from now on. Says whether that is new.
+    ///
+    /// # Errors
+    /// [`GenerationsError`].
+    pub fn admit(&mut self, admission: Admission) -> Result<bool, GenerationsError> {
+        if self.state.admission == admission {
+            return Ok(false);
+        }
+        self.change(|state| state.admission = admission)?;
+        Ok(true)
     }
 
     /// Reads what the device runs. `None` where there is nothing, or where the file is damaged (it is set aside).

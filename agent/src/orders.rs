@@ -87,6 +87,7 @@ impl<E: Engine> Orders<E> {
             IntentKind::Pause => Command::Pause,
             IntentKind::Resume => Command::Resume,
             IntentKind::Restart { workload } => Command::Restart(workload),
+            IntentKind::Admit(admission) => Command::Admit(admission),
         };
         let (reply, answer) = oneshot::channel();
         if self.requests.send((command, reply)).await.is_err() {

@@ -10,8 +10,8 @@ use crate::remotes::{self, Followed, Remotes};
 use crate::secret_keys::SecretKeys;
 use kit::{Backoff, Clock};
 use model::{
-    Action, Because, Desired, Moved, ObjectKey, Observed, Revision, Severity, SourceStatus, Step, Tree,
-    WorkloadStatus,
+    Action, Admission, Because, Desired, Moved, ObjectKey, Observed, Revision, Severity, SourceStatus, Step,
+    Tree, WorkloadStatus,
 };
 use plan::{Limits, Wanted, WantedImage, expand};
 use render::RenderError;
@@ -53,6 +53,8 @@ pub struct Inputs<E> {
     pub interval: Duration,
     /// See [`HistoryPolicy`].
     pub history: HistoryPolicy,
+    /// Which revisions may be prepared.
+    pub admission: watch::Receiver<Admission>,
     /// Look now.
     pub look: Arc<Notify>,
     /// Towards the loop.
@@ -163,29 +165,40 @@ impl<E: Engine> Preparer<E> {
         let mut fetching = Backoff::new(Duration::from_secs(1), most);
         let mut preparing = Backoff::new(Duration::from_secs(2), Duration::from_secs(300));
         let mut done: Option<String> = None;
+        let mut admission = self.inputs.admission.clone();
         loop {
             let wait = match self.fetch().await {
                 Ok(arrived) => {
                     fetching.succeeded();
-                    let commit = arrived.fetched.revision.commit.clone();
-                    if done.as_ref() == Some(&commit) && self.others_moved().await {
-                        done = None;
-                    }
-                    if done.as_ref() != Some(&commit) && self.acceptable(&arrived).await {
-                        // A look at the source goes on beside the preparation: what is newer supersedes it.
-                        tokio::select! {
-                            finished = self.prepare(arrived.fetched) => done = finished.then_some(commit),
-                            () = self.newer_than(&commit) => {
-                                preparing.succeeded();
-                                continue;
+                    let tip = arrived.fetched.revision.commit.clone();
+                    let goal = self.goal(&tip, &admission.borrow_and_update());
+                    if let Some(goal) = goal {
+                        if done.as_ref() == Some(&goal) && self.others_moved().await {
+                            done = None;
+                        }
+                        if done.as_ref() != Some(&goal) && self.acceptable(&arrived).await {
+                            // A look at the source goes on beside the preparation: what is newer supersedes it.
+                            tokio::select! {
+                                finished = self.prepare(arrived.fetched, &goal) => done = finished.then_some(goal),
+                                () = self.superseded(&goal, &tip) => {
+                                    preparing.succeeded();
+                                    continue;
+                                }
+                                Ok(()) = admission.changed() => {
+                                    preparing.succeeded();
+                                    continue;
+                                }
                             }
                         }
-                    }
-                    if done.is_some() {
-                        preparing.succeeded();
-                        self.inputs.interval.min(self.next_look())
+                        if done.is_some() {
+                            preparing.succeeded();
+                            self.inputs.interval.min(self.next_look())
+                        } else {
+                            preparing.failed()
+                        }
                     } else {
-                        preparing.failed()
+                        // What runs goes on, and the next look comes in its time.
+                        self.inputs.interval
                     }
                 }
                 Err(err) => {
@@ -196,7 +209,22 @@ impl<E: Engine> Preparer<E> {
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = self.inputs.look.notified() => {}
+                Ok(()) = admission.changed() => {}
             }
+        }
+    }
+
+    /// The commit to prepare: what the source names, or what a roll-out admits instead. Tells whether the tip waits.
+    fn goal(&self, tip: &str, admission: &Admission) -> Option<String> {
+        let waits = !admission.admits(tip);
+        self.status.send_if_modified(|status| {
+            let news = status.waits != waits;
+            status.waits = waits;
+            news
+        });
+        match admission {
+            Admission::Any => Some(tip.to_owned()),
+            Admission::Only { revision } => revision.clone(),
         }
     }
 
@@ -257,6 +285,16 @@ impl<E: Engine> Preparer<E> {
 
     fn lock(&self) -> MutexGuard<'_, Source> {
         self.source.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns once the source has moved away from the tip that is prepared. What a roll-out admits stays admitted
+    /// wherever the tip goes.
+    async fn superseded(&self, goal: &str, tip: &str) {
+        if goal == tip {
+            self.newer_than(tip).await;
+        } else {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Returns once the source has moved away from `commit`.
@@ -329,9 +367,35 @@ impl<E: Engine> Preparer<E> {
         }
     }
 
+    /// The goal's files, where the tip is another commit.
+    async fn at(&self, tip: Fetched, goal: &str) -> Result<Fetched, SourceError> {
+        if tip.revision.commit == goal {
+            return Ok(tip);
+        }
+        let stop = Arc::new(AtomicBool::new(false));
+        let _guard = StopOnDrop(Arc::clone(&stop));
+        let (source, goal) = (Arc::clone(&self.source), goal.to_owned());
+        let fetching = tokio::task::spawn_blocking(move || {
+            let mut source = source.lock().unwrap_or_else(PoisonError::into_inner);
+            source.fetch_commit(&goal, &stop)
+        });
+        match fetching.await {
+            Ok(fetched) => fetched,
+            // The thread panicked or the runtime is going down; neither has an answer to give.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
     /// Says whether this revision is done with, for better or worse; an image that cannot be pulled now is not.
-    async fn prepare(&self, fetched: Fetched) -> bool {
+    async fn prepare(&self, tip: Fetched, goal: &str) -> bool {
         let inputs = &self.inputs;
+        let fetched = match self.at(tip, goal).await {
+            Ok(fetched) => fetched,
+            Err(err) => {
+                self.unreachable(&format!("revision {goal} is admitted: {}", kit::chain(&err)));
+                return false;
+            }
+        };
         let revision = &fetched.revision;
         // An unchanged source sends no tree along; here it is read again, for an earlier try did not come to its end.
         let tree = match fetched

@@ -1,6 +1,6 @@
 //! What a hub may ask of a device beside Git: signed, expiring, numbered.
 
-use crate::{DeviceName, ObjectKey};
+use crate::{Admission, DeviceName, ObjectKey};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +19,8 @@ pub enum IntentKind {
         /// Which.
         workload: ObjectKey,
     },
+    /// Which revisions to move to from now on, until told otherwise.
+    Admit(Admission),
 }
 
 /// One statement of the hub to one device.

@@ -20,6 +20,7 @@ mod plan;
 mod pod;
 mod quantity;
 mod revision;
+mod rollout;
 mod status;
 mod tree;
 
@@ -42,6 +43,9 @@ pub use pod::{
 };
 pub use quantity::{BadQuantity, parse_bytes, parse_cpu_milli};
 pub use revision::{Moved, Revision};
+pub use rollout::{
+    Admission, BadStage, Member, MemberState, Rollout, RolloutPolicy, RolloutState, Stage, Unreachable,
+};
 pub use status::{
     Condition, Facts, GenerationStatus, Heartbeat, Phase, PodStatus, SourceStatus, Status, WorkloadProgress,
     WorkloadState, WorkloadStatus,

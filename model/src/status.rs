@@ -55,6 +55,9 @@ pub struct SourceStatus {
     /// Why the last fetch, render or check failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// Whether `revision` waits until a roll-out admits it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub waits: bool,
 }
 
 /// The generations that the device holds, by short id.
@@ -76,6 +79,9 @@ pub struct GenerationStatus {
     /// The last one that failed, and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed: Option<(String, String)>,
+    /// Full commit id of `failed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_commit: Option<String>,
 }
 
 /// kstatus' words for a workload.

@@ -139,6 +139,34 @@ impl Source {
         }
     }
 
+    /// Fetches one revision, whatever is named now; what is held stays held.
+    ///
+    /// # Errors
+    /// [`SourceError::NotHeld`] for another revision of a bucket than it has now: a bucket has no history.
+    pub fn fetch_commit(&mut self, commit: &str, stop: &AtomicBool) -> Result<Fetched, SourceError> {
+        let not_held = || SourceError::NotHeld {
+            commit: commit.to_owned(),
+        };
+        match self {
+            Self::Git(source) => source.fetch_commit(commit, stop),
+            Self::Oci(source) => {
+                let digest = format!("sha256:{commit}").parse().map_err(|_| not_held())?;
+                source.fetch_digest(digest, stop)
+            }
+            Self::Bucket(source) => {
+                let held = source.held().filter(|held| held.commit == commit).cloned();
+                let revision = held.ok_or_else(not_held)?;
+                Ok(Fetched {
+                    tree: Some(source.load(commit)?),
+                    revision,
+                    moved: model::Moved::Unchanged,
+                    bytes_received: 0,
+                    warnings: vec![],
+                })
+            }
+        }
+    }
+
     /// The files of a revision that is here. No network.
     pub fn load(&self, commit: &str) -> Result<Tree, SourceError> {
         match self {

@@ -159,6 +159,22 @@ impl GitSource {
         })
     }
 
+    /// Fetches one commit of the same repository, whatever its reference names now.
+    ///
+    /// What is held stays held: the next [`GitSource::fetch`] compares with it.
+    pub fn fetch_commit(&mut self, commit: &str, stop: &AtomicBool) -> Result<Fetched, SourceError> {
+        let (reference, before) = (self.spec.reference.clone(), self.held().cloned());
+        self.follow(GitRef::Commit(commit.to_owned()));
+        let fetched = self.fetch(stop);
+        self.follow(reference);
+        let mut fetched = fetched?;
+        if let Some(before) = before {
+            fetched.revision.reference.clone_from(&before.reference);
+            self.hold(&before)?;
+        }
+        Ok(fetched)
+    }
+
     /// Follows another reference of the same repository from the next fetch on.
     pub(crate) fn follow(&mut self, reference: GitRef) {
         self.spec.reference = reference;

@@ -162,6 +162,20 @@ impl OciSource {
         })
     }
 
+    /// Fetches one manifest of the same repository, whatever its reference names now; what is held stays held.
+    pub fn fetch_digest(&mut self, digest: Digest, stop: &AtomicBool) -> Result<Fetched, SourceError> {
+        let before = self.held().cloned();
+        let reference = std::mem::replace(&mut self.spec.reference, OciRef::Digest(digest));
+        let fetched = self.fetch(stop);
+        self.spec.reference = reference;
+        let mut fetched = fetched?;
+        if let Some(before) = before {
+            fetched.revision.reference.clone_from(&before.reference);
+            self.hold(&before)?;
+        }
+        Ok(fetched)
+    }
+
     async fn fetch_now(&mut self) -> Result<Fetched, SourceError> {
         let url = self.spec.url.clone();
         let credentials = self.spec.credentials(&self.image)?;

@@ -7,6 +7,7 @@ mod alerts;
 mod flux;
 mod images;
 mod rig;
+mod rollout;
 mod sources;
 
 use model::{Phase, PodPhase, WorkloadState};
