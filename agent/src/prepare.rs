@@ -441,7 +441,7 @@ impl<E: Engine> Preparer<E> {
         };
         self.coming
             .send_replace(plan::workloads(&wanted, &Observed::default()));
-        let brought = self.bring(&wanted).await;
+        let brought = self.bring(&wanted, &desired).await;
         self.coming.send_replace(Vec::new());
         if let Err(why) = brought {
             self.refuse(Some(desired.id()), revision, why).await;
@@ -503,12 +503,12 @@ impl<E: Engine> Preparer<E> {
     }
 
     /// Brings all images that are not here.
-    async fn bring(&self, wanted: &Wanted) -> Result<(), String> {
+    async fn bring(&self, wanted: &Wanted, desired: &Desired) -> Result<(), String> {
         for WantedImage {
             image,
             policy,
             secrets,
-            ..
+            workloads,
         } in wanted.images()
         {
             let about = ObjectKey {
@@ -528,11 +528,8 @@ impl<E: Engine> Preparer<E> {
                 because: Because::Missing,
             };
             // The engine tells of a failure itself.
-            self.inputs
-                .engine
-                .apply(&step)
-                .await
-                .map_err(|err| kit::chain(&err))?;
+            let brought = self.inputs.engine.apply(&step).await;
+            brought.map_err(|err| format!("{}{}", wanted_by(&workloads, desired), kit::chain(&err)))?;
         }
         Ok(())
     }
@@ -557,6 +554,18 @@ impl<E: Engine> Preparer<E> {
             .journal
             .note(severity, reason, "source", message, None)
             .await;
+    }
+}
+
+/// The first workload that wants an image, and where it was read, in front of what is wrong with the image.
+fn wanted_by(workloads: &[ObjectKey], desired: &Desired) -> String {
+    let Some(key) = workloads.first() else {
+        return String::new();
+    };
+    let at = desired.objects.iter().position(|object| object.key() == *key);
+    match at.and_then(|at| desired.origins.get(at)?.as_ref()) {
+        Some(origin) => format!("{origin}: {key}: "),
+        None => format!("{key}: "),
     }
 }
 

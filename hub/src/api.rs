@@ -153,6 +153,7 @@ impl Hub {
             IntentKind::Pause => "pause",
             IntentKind::Resume => "resume",
             IntentKind::Restart { .. } => "restart",
+            IntentKind::Admit(_) => "admit",
         };
         let (hub, name, who) = (self.clone(), device.clone(), by.to_owned());
         let sign = move |id| {

@@ -22,6 +22,7 @@ mod logs;
 mod pages;
 mod problem;
 mod registry;
+mod rollouts;
 mod server;
 mod session;
 mod sessions;

@@ -2,7 +2,7 @@
 
 use crate::caller::Caller;
 use crate::problem::Refusal;
-use crate::{Hub, api, authority, enrol, forward, history, logs, pages, registry, session};
+use crate::{Hub, api, authority, enrol, forward, history, logs, pages, registry, rollouts, session};
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::routing::{any, delete, get, post};
@@ -51,7 +51,15 @@ fn router(hub: Arc<Hub>) -> Router {
         .route("/v1/query/tables", get(history::tables))
         .route("/v1/authority", get(authority::state).post(authority::step))
         .route("/v1/tokens", get(api::tokens).post(api::create_token))
-        .route("/v1/tokens/{id}", delete(api::cancel_token));
+        .route("/v1/tokens/{id}", delete(api::cancel_token))
+        .route("/v1/rollouts", get(rollouts::list).post(rollouts::begin))
+        .route("/v1/rollouts/{id}", get(rollouts::one).post(rollouts::act))
+        .route(
+            "/v1/rollout-policy",
+            get(rollouts::policy)
+                .put(rollouts::set_policy)
+                .delete(rollouts::remove_policy),
+        );
     let images = Router::new()
         .route("/v2", any(registry::serve))
         .route("/v2/", any(registry::serve))
@@ -85,6 +93,7 @@ pub(crate) async fn run(hub: Arc<Hub>, listener: TcpListener, stop: impl Future<
     refresh_certificate(&hub);
     hub.collect_images();
     history::start(&hub);
+    rollouts::start(&hub);
     forward::start(&hub);
     let accepting = async {
         loop {

@@ -18,8 +18,8 @@ use std::collections::BTreeMap;
 pub struct Seen {
     /// With `class` and `site`.
     pub labels: BTreeMap<String, String>,
-    /// Whether what it said last is of the present.
-    pub reachable: bool,
+    /// Why nothing is to be expected of it now: it cannot be reached, or a person holds it.
+    pub away: Option<String>,
     /// Commit of the generation that it runs, on trial or not.
     pub runs: Option<String>,
     /// Whether that is healthy, and past its trial.
@@ -143,7 +143,7 @@ fn look(rollout: &mut Rollout, fleet: &Fleet, now: Timestamp) {
     let (commit, policy) = (&rollout.revision.commit, &rollout.policy);
     for (device, member) in &mut rollout.members {
         let seen = &fleet[device];
-        if seen.reachable && member.state == MemberState::Unknown {
+        if seen.away.is_none() && member.state == MemberState::Unknown {
             member.from = now;
         }
         let (state, why) = judge(seen, member, commit, policy, now);
@@ -165,8 +165,8 @@ fn judge(
     now: Timestamp,
 ) -> (MemberState, String) {
     let runs = seen.runs.as_deref() == Some(commit);
-    if !seen.reachable {
-        return (MemberState::Unknown, "cannot be reached".to_owned());
+    if let Some(why) = &seen.away {
+        return (MemberState::Unknown, why.clone());
     }
     if runs && seen.healthy {
         return (MemberState::Healthy, String::new());
@@ -213,8 +213,8 @@ fn trouble(rollout: &Rollout, fleet: &Fleet) -> Option<String> {
         return Some(format!("{count} failed where {may} may ({told})"));
     }
     let away = in_state(MemberState::Unknown).find(|(_, member)| member.stage == rollout.stage);
-    if let Some((device, _)) = away.filter(|_| rollout.policy.unreachable == Unreachable::Halt) {
-        return Some(format!("{device} cannot be reached"));
+    if let Some((device, member)) = away.filter(|_| rollout.policy.unreachable == Unreachable::Halt) {
+        return Some(format!("{device} {}", member.why));
     }
     match aim(&rollout.policy, rollout.stage, fleet) {
         Aim::Label { key, value } if !fleet.values().any(|seen| seen.labels.get(&key) == Some(&value)) => {
@@ -243,7 +243,7 @@ fn admit(rollout: &mut Rollout, fleet: &Fleet, now: Timestamp) -> bool {
                 .collect(),
             // Who cannot be reached neither fills a place nor gets one.
             Aim::Number(number) => waiting
-                .filter(|(_, seen)| seen.reachable)
+                .filter(|(_, seen)| seen.away.is_none())
                 .take(number.saturating_sub(present(rollout)))
                 .map(names)
                 .collect(),
@@ -292,7 +292,7 @@ fn is_full(rollout: &Rollout, fleet: &Fleet) -> bool {
         Aim::Number(number) => {
             let left = fleet
                 .iter()
-                .any(|(device, seen)| seen.reachable && !rollout.members.contains_key(device));
+                .any(|(device, seen)| seen.away.is_none() && !rollout.members.contains_key(device));
             present(rollout) >= number || !left
         }
     }

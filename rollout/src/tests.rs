@@ -43,7 +43,6 @@ fn rollout(stages: &[&str]) -> Rollout {
 /// Devices that run `old`, healthy and reachable.
 fn fleet(count: usize) -> Fleet {
     let seen = Seen {
-        reachable: true,
         runs: Some("old".into()),
         healthy: true,
         ..Seen::default()
@@ -53,7 +52,7 @@ fn fleet(count: usize) -> Fleet {
 
 /// Those that are admitted move, as devices do that are there.
 fn obey(rollout: &Rollout, fleet: &mut Fleet) {
-    for (device, seen) in fleet.iter_mut().filter(|(_, seen)| seen.reachable) {
+    for (device, seen) in fleet.iter_mut().filter(|(_, seen)| seen.away.is_none()) {
         if rollout.members.contains_key(device) {
             (seen.runs, seen.healthy) = (Some(rollout.revision.commit.clone()), true);
         }
@@ -94,11 +93,11 @@ fn a_stage_begins_when_the_one_before_was_healthy_for_its_time() {
 #[test]
 fn a_canary_that_is_away_gives_its_place_to_another() {
     let (mut rollout, mut fleet) = (rollout(&["1"]), fleet(3));
-    fleet.get_mut(&name(1)).unwrap().reachable = false;
+    fleet.get_mut(&name(1)).unwrap().away = Some("cannot be reached".into());
     step(&mut rollout, &fleet, at(0));
     assert_eq!(admitted(&rollout), ["edge-02"]);
     // And one that goes away in the middle of it leaves the stage.
-    fleet.get_mut(&name(2)).unwrap().reachable = false;
+    fleet.get_mut(&name(2)).unwrap().away = Some("cannot be reached".into());
     step(&mut rollout, &fleet, at(10));
     assert_eq!(admitted(&rollout), ["edge-02", "edge-03"]);
     assert_eq!(state(&rollout, 2), MemberState::Unknown);
@@ -116,13 +115,13 @@ fn a_fleet_that_nobody_hears_of_proves_nothing() {
     let (mut rollout, mut fleet) = (rollout(&["canary=yes"]), fleet(2));
     let canary = fleet.get_mut(&name(1)).unwrap();
     canary.labels = BTreeMap::from([("canary".into(), "yes".into())]);
-    canary.reachable = false;
+    canary.away = Some("cannot be reached".into());
     step(&mut rollout, &fleet, at(0));
     step(&mut rollout, &fleet, at(100_000));
     assert_eq!((admitted(&rollout).len(), rollout.stage), (1, 0));
     assert_eq!(rollout.state, RolloutState::Running);
     // Its time runs from when it is back.
-    fleet.get_mut(&name(1)).unwrap().reachable = true;
+    fleet.get_mut(&name(1)).unwrap().away = None;
     step(&mut rollout, &fleet, at(100_001));
     assert_eq!(state(&rollout, 1), MemberState::Moving);
 }
@@ -132,7 +131,7 @@ fn by_policy_one_that_is_away_halts_and_a_person_goes_on() {
     let (mut rollout, mut fleet) = (rollout(&["2"]), fleet(3));
     rollout.policy.unreachable = Unreachable::Halt;
     step(&mut rollout, &fleet, at(0));
-    fleet.get_mut(&name(2)).unwrap().reachable = false;
+    fleet.get_mut(&name(2)).unwrap().away = Some("cannot be reached".into());
     step(&mut rollout, &fleet, at(10));
     let RolloutState::Halted { why } = &rollout.state else {
         panic!("{rollout:?}")
@@ -291,8 +290,10 @@ fn happens() -> impl Strategy<Value = Happens> {
 fn happen(what: Happens, rollout: &mut Rollout, fleet: &mut Fleet, now: &mut i64) {
     let is_admitted = |number| rollout.members.contains_key(&name(number));
     match what {
-        Happens::Away(number) => fleet.get_mut(&name(number)).unwrap().reachable = false,
-        Happens::Back(number) => fleet.get_mut(&name(number)).unwrap().reachable = true,
+        Happens::Away(number) => {
+            fleet.get_mut(&name(number)).unwrap().away = Some("cannot be reached".into())
+        }
+        Happens::Back(number) => fleet.get_mut(&name(number)).unwrap().away = None,
         Happens::Moves(number) if is_admitted(number) => {
             let seen = fleet.get_mut(&name(number)).unwrap();
             (seen.runs, seen.healthy, seen.failed) = (Some("new".into()), true, None);
@@ -341,7 +342,7 @@ proptest! {
             }
         }
         for seen in fleet.values_mut() {
-            (seen.reachable, seen.failed) = (true, None);
+            (seen.away, seen.failed) = (None, None);
         }
         for _ in 0..100 {
             if matches!(rollout.state, RolloutState::Halted { .. }) {

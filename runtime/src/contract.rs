@@ -135,11 +135,11 @@ pub struct EngineEvent {
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     /// The image cannot be had.
-    #[error("image {image} cannot be pulled: {why}")]
+    #[error("{why}")]
     Pull {
         /// Which.
         image: Box<ImageRef>,
-        /// What went wrong and what to do about it.
+        /// What went wrong with it, by its name, and what to do about it.
         why: String,
     },
     /// The pod asks for something that this device or engine cannot give.

@@ -17,12 +17,15 @@
 //! | `GET authority`, `POST authority` ([`NewStep`]) | [`AuthorityState`] |
 //! | `POST devices/{name}/intents` ([`NewIntent`]) | [`MadeIntent`] |
 //! | `GET devices/{name}/logs?namespace=&pod=&...` ([`crate::frame::LogAsk`]) | the output as it comes; why it broke off in the trailer `leeward-error` |
+//! | `GET rollouts?limit=`, `GET rollouts/{id}` | [`model::Rollout`] list, newest first; one of them |
+//! | `POST rollouts` ([`NewRollout`]), `POST rollouts/{id}` ([`RolloutAct`]) | [`model::Rollout`] |
+//! | `GET rollout-policy`, `PUT` ([`model::RolloutPolicy`]), `DELETE` | [`PolicyState`] |
 //! | `POST login-links` | [`LoginLink`]: opens the dashboard for the token's owner |
 
 use jiff::Timestamp;
 use model::{
-    ClassName, DeviceName, Event, Facts, GenerationStatus, IntentKind, Phase, Revision, Status,
-    WorkloadStatus,
+    ClassName, DeviceName, Event, Facts, GenerationStatus, IntentKind, Phase, Revision, RolloutPolicy,
+    Status, WorkloadStatus,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -512,4 +515,36 @@ pub struct ForwarderAside {
     pub at: Timestamp,
     /// What the receiver said.
     pub why: String,
+}
+
+/// How revisions are rolled out; everything is absent where devices follow their source freely.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyState {
+    /// See [`RolloutPolicy`].
+    pub policy: Option<RolloutPolicy>,
+    /// Who set it.
+    pub set_by: Option<String>,
+    /// When.
+    pub set_at: Option<Timestamp>,
+}
+
+/// What is to be rolled out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewRollout {
+    /// First digits of a commit, seven at least.
+    pub revision: String,
+}
+
+/// What to do with a roll-out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RolloutAct {
+    /// Admit nobody until resumed.
+    Pause,
+    /// Go on, over what has failed or is away so far.
+    Resume,
+    /// End it; who was admitted stays so.
+    Abort,
 }

@@ -2,8 +2,8 @@
 
 use crate::api::{
     AuditRow, AuthorityState, DeviceDetail, DeviceSummary, ERROR_TRAILER, EventRow, ForwarderRow,
-    GenerationRow, LoginLink, MadeIntent, MadeToken, NewIntent, NewStep, NewToken, QueryAnswer, QueryAsk,
-    QueryTable, TokenRow, WorkloadRow,
+    GenerationRow, LoginLink, MadeIntent, MadeToken, NewIntent, NewRollout, NewStep, NewToken, PolicyState,
+    QueryAnswer, QueryAsk, QueryTable, RolloutAct, TokenRow, WorkloadRow,
 };
 use crate::client::{ANSWER_WITHIN, ConnectError, Connection, HubAddress, body_of, open};
 use crate::frame::LogAsk;
@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::Method;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use model::DeviceName;
+use model::{DeviceName, Rollout, RolloutPolicy};
 use rustls::ClientConfig;
 use serde::{Serialize, de::DeserializeOwned};
 use std::sync::Arc;
@@ -159,6 +159,60 @@ impl ApiClient {
     pub async fn intend(&self, device: &DeviceName, new: &NewIntent) -> Result<MadeIntent, ApiError> {
         self.call(Method::POST, &format!("/v1/devices/{device}/intents"), Some(new))
             .await
+    }
+
+    /// Roll-outs, newest first.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn rollouts(&self, limit: u32) -> Result<Vec<Rollout>, ApiError> {
+        self.get(&format!("/v1/rollouts?limit={limit}")).await
+    }
+
+    /// One of them.
+    ///
+    /// # Errors
+    /// Reason `NotFound`.
+    pub async fn rollout(&self, id: u64) -> Result<Rollout, ApiError> {
+        self.get(&format!("/v1/rollouts/{id}")).await
+    }
+
+    /// Begins one; one that is under way is superseded.
+    ///
+    /// # Errors
+    /// Reason `NoPolicy`; `NotFound` where no device has told of the revision.
+    pub async fn begin_rollout(&self, new: &NewRollout) -> Result<Rollout, ApiError> {
+        self.call(Method::POST, "/v1/rollouts", Some(new)).await
+    }
+
+    /// Pauses, resumes or aborts one.
+    ///
+    /// # Errors
+    /// Reason `NotFound`, `Ended`.
+    pub async fn act_on_rollout(&self, id: u64, act: RolloutAct) -> Result<Rollout, ApiError> {
+        self.call(Method::POST, &format!("/v1/rollouts/{id}"), Some(&act))
+            .await
+    }
+
+    /// How revisions are rolled out.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn rollout_policy(&self) -> Result<PolicyState, ApiError> {
+        self.get("/v1/rollout-policy").await
+    }
+
+    /// Sets that, or lets devices follow their source freely.
+    ///
+    /// # Errors
+    /// Reason `BadRequest`.
+    pub async fn set_rollout_policy(&self, policy: Option<&RolloutPolicy>) -> Result<PolicyState, ApiError> {
+        let method = if policy.is_some() {
+            Method::PUT
+        } else {
+            Method::DELETE
+        };
+        self.call(method, "/v1/rollout-policy", policy).await
     }
 
     /// Where telemetry is sent onward, and how far.

@@ -17,6 +17,7 @@ pub(super) enum Place {
     Fleet,
     Device,
     Logs,
+    Rollouts,
     Audit,
 }
 
@@ -94,6 +95,7 @@ pub(super) fn page(
             nav aria-label="Main" {
                 a href="/" aria-current=[current(Place::Fleet)] { "Fleet" }
                 a href="/logs" aria-current=[current(Place::Logs)] { "Logs" }
+                a href="/rollouts" aria-current=[current(Place::Rollouts)] { "Roll-outs" }
                 a href="/audit" aria-current=[current(Place::Audit)] { "Audit" }
             }
             div .tools {

@@ -7,7 +7,7 @@
 
 use super::fleet::{self, FleetQuery};
 use super::login::Viewer;
-use super::{Dashboard, PageError, assets, audit, device};
+use super::{Dashboard, PageError, assets, audit, device, rollouts};
 use crate::store::{AuditCheck, Change, Store};
 use axum::extract::{Query, State};
 use axum::response::Sse;
@@ -119,6 +119,7 @@ pub(super) enum View {
     Fleet(FleetQuery),
     Device { name: DeviceName },
     Audit,
+    Rollouts,
 }
 
 impl View {
@@ -126,6 +127,7 @@ impl View {
         match self {
             Self::Fleet(query) => fleet::look(store, query).await,
             Self::Device { name } => device::look(store, name).await,
+            Self::Rollouts => rollouts::look(store).await,
             Self::Audit => {
                 // The page itself looked at the whole chain; from here on only what is new is followed.
                 let check = match checked.as_ref() {
@@ -141,7 +143,9 @@ impl View {
 
     fn shows(&self, change: &Change) -> bool {
         match (self, change) {
-            (Self::Fleet(_), Change::Device(_) | Change::Events(_)) | (Self::Audit, Change::Audit) => true,
+            (Self::Fleet(_), Change::Device(_) | Change::Events(_))
+            | (Self::Audit, Change::Audit)
+            | (Self::Rollouts, Change::Rollouts) => true,
             (Self::Device { name }, Change::Device(moved) | Change::Events(moved)) => name == moved,
             _ => false,
         }

@@ -16,6 +16,7 @@ mod live;
 mod login;
 mod logs;
 mod parts;
+mod rollouts;
 pub mod search;
 
 use crate::store::{Store, StoreError};
@@ -136,7 +137,7 @@ impl FromRef<Dashboard> for Store {
     }
 }
 
-/// The routes of all pages: `/`, `/devices/{name}`, `/logs`, `/audit`, `/login`, `/logout`, `/theme`, `/events/stream`,
+/// The routes of all pages: `/`, `/devices/{name}`, `/logs`, `/rollouts`, `/audit`, `/login`, `/logout`, `/theme`, `/events/stream`,
 /// `/assets`; and `POST /v1/login-links`, by which a tool that holds a bearer token opens a browser for its person.
 pub fn router(dashboard: Dashboard) -> Router {
     Router::new()
@@ -147,6 +148,7 @@ pub fn router(dashboard: Dashboard) -> Router {
         .route("/events/stream", get(live::stream))
         .route("/audit", get(audit::page))
         .route("/logs", get(search::page))
+        .route("/rollouts", get(rollouts::page))
         .route("/login", get(login::form).post(login::submit))
         .route("/logout", post(login::logout))
         .route("/v1/login-links", post(login::link))

@@ -21,6 +21,7 @@ mod intents;
 mod people;
 mod ranges;
 mod records;
+mod rollouts;
 mod schema;
 mod staged;
 mod status;
@@ -35,6 +36,7 @@ pub use intents::Intent;
 pub use people::{PassKind, Person, Role};
 pub use ranges::Ranges;
 pub use records::{Appended, Batch, Cursor, EVENTS_STREAM, HeldEvent, HeldRecord, STATUS_STREAM, SetAside};
+pub use rollouts::{Admitted, HeldPolicy};
 pub use staged::{Forgotten, HistoryFile, Kept, StagedRecord, TELEMETRY_STREAMS, Unfiled};
 
 use bytes::Bytes;
@@ -110,6 +112,8 @@ pub enum Change {
     Events(DeviceName),
     /// Telemetry was staged.
     Telemetry,
+    /// A roll-out, or the policy of roll-outs.
+    Rollouts,
     /// The audit trail has a new row.
     Audit,
 }

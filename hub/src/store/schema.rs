@@ -229,6 +229,34 @@ CREATE TABLE forward_aside (
   PRIMARY KEY (forwarder, id)
 ) STRICT, WITHOUT ROWID;
 ",
+    // `admissions` holds what a device was told last, and by which intent.
+    "
+CREATE TABLE rollout_policy (
+  one INTEGER PRIMARY KEY CHECK (one = 1),
+  policy TEXT NOT NULL,
+  set_by TEXT NOT NULL,
+  set_at INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE rollouts (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  state TEXT NOT NULL,
+  rollout TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE rollout_members (
+  rollout INTEGER NOT NULL REFERENCES rollouts (id) ON DELETE CASCADE,
+  device TEXT NOT NULL,
+  member TEXT NOT NULL,
+  PRIMARY KEY (rollout, device)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE admissions (
+  device TEXT PRIMARY KEY REFERENCES devices (name) ON DELETE CASCADE,
+  admission TEXT NOT NULL,
+  intent INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+",
 ];
 
 /// The newest schema that this version writes.

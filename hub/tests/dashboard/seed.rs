@@ -328,6 +328,7 @@ pub fn status(made: &Made, at: Timestamp) -> Status {
             revision: Some(revision(if failed.is_some() { 2 } else { current }, at)),
             fetched_at: Some(at),
             error: (made.name == "tide-gauge-2").then(|| SOURCE_ERROR.to_owned()),
+            waits: false,
         },
         generation: GenerationStatus {
             current: Some(GENERATIONS[0].into()),
@@ -335,6 +336,7 @@ pub fn status(made: &Made, at: Timestamp) -> Status {
             last_good: Some(GENERATIONS[0].into()),
             candidate: (made.phase == Phase::Progressing).then(|| GENERATIONS[1].into()),
             failed,
+            failed_commit: None,
         },
         why: WhyReport {
             lines: all.iter().map(why).collect(),

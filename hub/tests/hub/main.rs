@@ -12,5 +12,6 @@ mod people;
 mod receiver;
 mod records;
 mod rig;
+mod rollouts;
 mod time;
 mod uplink;

@@ -11,7 +11,7 @@ use wire::api::{NewIntent, NewStep, RollOver};
 use wire::client::{Order, Orders};
 use wire::frame::{LogAsk, Question};
 
-fn reason<T: std::fmt::Debug>(outcome: Result<T, ApiError>) -> String {
+pub fn reason<T: std::fmt::Debug>(outcome: Result<T, ApiError>) -> String {
     match outcome {
         Err(ApiError::Connect(err)) => err.reason().map_or_else(|| kit::chain(&err), str::to_owned),
         other => format!("{other:?}"),

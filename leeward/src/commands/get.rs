@@ -18,7 +18,7 @@ pub struct Args {
     #[arg(short, long)]
     #[cfg_attr(feature = "hub", arg(add = clap_complete::ArgValueCandidates::new(super::completions::devices)))]
     device: Option<DeviceName>,
-    /// How many of the newest (events, audit)
+    /// How many of the newest (events, audit, rollouts)
     #[arg(long, default_value_t = 50)]
     limit: u32,
     /// Form of the output
@@ -43,6 +43,8 @@ enum What {
     Tokens,
     #[value(alias = "forwarder")]
     Forwarders,
+    #[value(alias = "rollout")]
+    Rollouts,
 }
 
 impl Args {
@@ -57,6 +59,7 @@ impl Args {
             What::Audit => audit(&hub, &self).await,
             What::Tokens => tokens(&hub, &self).await,
             What::Forwarders => forwarders(&hub, &self).await,
+            What::Rollouts => super::rollout::get(&hub, self.limit, self.output).await,
         }
     }
 }

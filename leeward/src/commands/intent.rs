@@ -33,6 +33,9 @@ pub struct TokenArgs {
     /// Where the device stands
     #[arg(long)]
     site: Option<String>,
+    /// A label for the device, such as canary=yes; more by repeating it
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    labels: Vec<(String, String)>,
     /// Let it take the name of a device that is known already, in its place
     #[arg(long)]
     replaces: bool,
@@ -82,6 +85,7 @@ impl TokenArgs {
         let new = NewToken {
             class: self.class,
             site: self.site,
+            labels: self.labels.into_iter().collect(),
             replaces: self.replaces,
             ttl_seconds: ttl(self.valid)?,
             ..NewToken::default()
@@ -98,6 +102,13 @@ impl TokenArgs {
             seconds(left)
         ));
         one(self.output, &made, || format!("{}\n", made.token))
+    }
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() && !value.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("write KEY=VALUE".to_owned()),
     }
 }
 

@@ -23,6 +23,7 @@ mod login;
 mod logs;
 mod preview;
 mod query;
+mod rollout;
 mod scaffold;
 mod secret;
 mod spool;
@@ -69,7 +70,7 @@ enum Verb {
     /// Build and push container images without Docker
     Image(image::Args),
 
-    /// List devices, workloads, generations, events, the audit trail, enrolment tokens or forwarders
+    /// List devices, workloads, generations, events, the audit trail, enrolment tokens, forwarders or roll-outs
     Get(get::Args),
     /// Show all that is known of a device
     Describe(describe::Args),
@@ -85,6 +86,8 @@ enum Verb {
     Resume(intent::DeviceArgs),
     /// Replace the pods of one workload
     Restart(intent::RestartArgs),
+    /// Roll revisions out in stages: the policy, and each roll-out
+    Rollout(rollout::Args),
     /// Remember a hub, and as whom to talk to it
     Login(login::Args),
     /// Make an enrolment token for a device
@@ -131,6 +134,7 @@ impl Line {
             Verb::Pause(args) => asking(args.run(access, model::IntentKind::Pause)),
             Verb::Resume(args) => asking(args.run(access, model::IntentKind::Resume)),
             Verb::Restart(args) => asking(args.run(access)),
+            Verb::Rollout(args) => asking(args.run(access)),
             Verb::Login(args) => asking(args.run(access)),
             Verb::Token(args) => asking(args.run(access)),
             Verb::Secret(args) => args.run(),

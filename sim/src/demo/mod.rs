@@ -1,5 +1,6 @@
 //! `leeward dev demo`: the story that the product is for, told and checked.
 
+mod stages;
 mod story;
 mod telemetry;
 

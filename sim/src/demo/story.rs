@@ -1,6 +1,6 @@
 //! The chapters.
 
-use super::{Check, telemetry};
+use super::{Check, stages, telemetry};
 use crate::progress::Progress;
 use crate::until::until;
 use crate::world::{World, tail};
@@ -184,9 +184,51 @@ async fn alone(world: &mut World, api: &ApiClient, progress: &Progress, story: &
             telemetry::all_told(world, dark_at, restored_at).await
         })
         .await?;
+    staged(world, api, progress, story).await?;
     story
         .check("the audit trail names who did what", async { audited(api).await })
         .await
+}
+
+/// A revision goes over the fleet stage by stage, past a device that is away.
+async fn staged(
+    world: &mut World,
+    api: &ApiClient,
+    progress: &Progress,
+    story: &mut Story<'_>,
+) -> Result<()> {
+    progress.chapter("A roll-out in stages");
+    stages::set_policy(api).await?;
+    progress.step("first one class, then everybody; who is away is not waited for");
+    world.cut(LONELY)?;
+    progress.step(&format!("link of {LONELY} cut"));
+    story
+        .check("a device that is away is known to be", async {
+            unknown(api).await
+        })
+        .await?;
+    apps::set_hello_version(world, "1.0.0", "1.1.0")?;
+    let pushed = world
+        .push("In stages: hello 1.1.0")?
+        .context("something to push")?;
+    progress.step(&format!("pushed {}", &pushed[..12]));
+    story
+        .check("the first stage proves it before anybody else moves", async {
+            stages::first_moves(api, &pushed).await
+        })
+        .await?;
+    story
+        .check("the roll-out ends without the device that is away", async {
+            stages::done(api, &pushed).await
+        })
+        .await?;
+    world.restore(LONELY)?;
+    story
+        .check("which follows when it is back", async {
+            fleet_runs(api, "1.1.0").await.map(took)
+        })
+        .await?;
+    stages::remove_policy(api).await
 }
 
 /// Collects the checks.
