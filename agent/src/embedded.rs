@@ -2,6 +2,7 @@
 
 use crate::config::{Config, Registry};
 use crate::flow::{Agent, Seams, Task};
+use crate::orders::ENGINE;
 use anyhow::{Context as _, Result};
 use blobs::{
     Credentials, Endpoint, Images, Patience, Quota, Registries, RegistryConfig, Store, Tls, UnpackOptions,
@@ -51,7 +52,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
     if config.cgroup == runtime::NO_CGROUPS {
         tracing::warn!("cgroup: none; the CPU and memory limits of containers are not held");
     }
-    let engine_config = EmbeddedConfig::new(config.state.join("runtime"), config.cgroup.clone());
+    let engine_config = EmbeddedConfig::new(config.state.join(ENGINE), config.cgroup.clone());
     let engine = Embedded::open(engine_config, Arc::new(images.clone()), Some(network)).await?;
 
     let (renewed, renewals) = watch::channel(0);

@@ -319,17 +319,15 @@ impl<E: Engine> Agent<E> {
             streams: streams.all(),
         };
         tasks.spawn_vital("local", local::serve(Arc::new(listener), desk));
+        let logs = logs::Inputs {
+            engine: Arc::clone(&engine),
+            clock: Arc::clone(&clock),
+            spool: spool.clone(),
+            stream: hub.is_some().then(|| streams.logs.clone()),
+            config: config.logs.clone(),
+        };
+        logs::start(logs, &tasks);
         if let Some((hub, token)) = hub {
-            if config.logs.collect {
-                let inputs = logs::Inputs {
-                    engine: Arc::clone(&engine),
-                    clock: Arc::clone(&clock),
-                    spool: spool.clone(),
-                    stream: streams.logs.clone(),
-                    config: config.logs,
-                };
-                tasks.spawn_vital("logs", logs::run(inputs));
-            }
             let inputs = uplink::Inputs {
                 hub,
                 keys,

@@ -30,6 +30,7 @@ pub use alerts::{AlertsConfig, Receiver};
 pub use config::{Config, ConfigError, HistoryPolicy, Hub, Registry};
 pub use converge::HealthPolicy;
 pub use flow::{Agent, Seams, Task};
+pub use orders::stored_logs;
 pub use remotes::Remotes;
 pub use secret_keys::{SecretKey, SecretKeyError, SecretKeys};
 pub use telemetry::{BadMetrics, Export, MetricsConfig};

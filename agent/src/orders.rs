@@ -4,14 +4,20 @@ use crate::converge::{Command, Request};
 use crate::journal::Journal;
 use bytes::Bytes;
 use identity::DeviceKeys;
-use model::{IntentKind, PodId, Severity, Signed};
+use model::{IntentKind, PodId, PodObserved, Severity, Signed};
+use runtime::embedded::{StoredLog, stored_pods};
+use runtime::logs::Grep;
 use runtime::{Engine, LogQuery};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 use wire::client::{Order, SessionSender};
 use wire::frame::{LogAsk, Question};
+
+/// The engine's folder below the agent's.
+pub(crate) const ENGINE: &str = "runtime";
 
 /// Answers and follows orders.
 #[derive(Debug)]
@@ -118,23 +124,43 @@ async fn logs<E: Engine>(engine: &E, ask: LogAsk, id: u64, sender: &SessionSende
 
 /// The output that is asked for; errors are for people.
 pub(crate) async fn open_logs<E: Engine>(engine: &E, ask: LogAsk) -> Result<mpsc::Receiver<Bytes>, String> {
-    let pod = find_pod(engine, &ask).await?;
-    let query = LogQuery {
+    let seen = engine.observe().await.map_err(|err| kit::chain(&err))?;
+    let pod = find_pod(&seen.pods, &ask)?;
+    let query = log_query(pod, ask)?;
+    engine.logs(&query).await.map_err(|err| kit::chain(&err))
+}
+
+fn log_query(pod: PodId, ask: LogAsk) -> Result<LogQuery, String> {
+    let grep = ask.grep.map(|text| {
+        Grep::parse(&text).map_err(|err| format!("grep {text:?} is no regular expression: {err}"))
+    });
+    Ok(LogQuery {
         pod,
         container: ask.container,
         follow: ask.follow,
         tail: ask.tail.map(|lines| usize::try_from(lines).unwrap_or(usize::MAX)),
         previous: ask.previous,
         since: ask.since,
+        until: ask.until,
+        grep: grep.transpose()?,
         timestamps: ask.timestamps,
-    };
-    engine.logs(&query).await.map_err(|err| kit::chain(&err))
+        json: ask.json,
+    })
+}
+
+/// Output of containers as it lies on the device, where no agent runs: containers go on without one.
+///
+/// # Errors
+/// In words for people.
+pub fn stored_logs(state: &Path, ask: LogAsk) -> Result<StoredLog, String> {
+    let root = state.join(ENGINE);
+    let pod = find_pod(&stored_pods(&root), &ask)?;
+    StoredLog::open(&root, &log_query(pod, ask)?).map_err(|err| kit::chain(&err))
 }
 
 /// A pod by its own name, or the newest one of a workload of that name.
-async fn find_pod<E: Engine>(engine: &E, ask: &LogAsk) -> Result<PodId, String> {
-    let seen = engine.observe().await.map_err(|err| kit::chain(&err))?;
-    let here = || seen.pods.iter().filter(|pod| pod.id.namespace == ask.namespace);
+fn find_pod(pods: &[PodObserved], ask: &LogAsk) -> Result<PodId, String> {
+    let here = || pods.iter().filter(|pod| pod.id.namespace == ask.namespace);
     let found = here().find(|pod| pod.id.name == ask.pod).or_else(|| {
         here()
             .filter(|pod| pod.owner.name == ask.pod)

@@ -1,5 +1,6 @@
 //! What every engine promises.
 
+use crate::logs::Grep;
 use bytes::Bytes;
 use jiff::Timestamp;
 use model::{Event, ImageRef, ObjectKey, Observed, PodGroup, PodId, Step};
@@ -80,14 +81,20 @@ pub struct LogQuery {
     pub container: Option<String>,
     /// Go on as lines are written.
     pub follow: bool,
-    /// Only the last so many lines of what is there.
+    /// Only the last so many of the lines that are wanted, of what is there.
     pub tail: Option<usize>,
     /// The run before the present one.
     pub previous: bool,
     /// Lines written at or after this moment.
     pub since: Option<Timestamp>,
+    /// Lines written at or before this moment.
+    pub until: Option<Timestamp>,
+    /// Lines in which this is found.
+    pub grep: Option<Grep>,
     /// Put the time in front of each line (RFC 3339).
     pub timestamps: bool,
+    /// Each line as a JSON object with `time`, `stream`, `namespace`, `pod`, `container`, `run` and `message`.
+    pub json: bool,
 }
 
 impl LogQuery {
@@ -100,12 +107,16 @@ impl LogQuery {
             tail: None,
             previous: false,
             since: None,
+            until: None,
+            grep: None,
             timestamps: false,
+            json: false,
         }
     }
 }
 
-/// The log of one run of a container, in the form of [`model::cri`]; rotation leaves `path.1`, `path.2`, ... beside it.
+/// The log of one run of a container, in the form of [`model::cri`]; rotation leaves `path.1`, `path.2`,
+/// ... beside it, and [`crate::logs::keep`] `path-TIME.zst`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LogFile {
     /// Of which pod.

@@ -9,6 +9,7 @@
 mod contract;
 pub mod embedded;
 pub mod fake;
+pub mod logs;
 pub mod shim;
 
 pub use contract::{Engine, EngineError, EngineEvent, LogFile, LogQuery, PullProgress, Pulls};

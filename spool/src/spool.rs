@@ -189,6 +189,13 @@ impl Spool {
             .or_else(|| inner.sources.get(source).map(|(value, _)| *value))
     }
 
+    /// How far a source need not be read again after a crash: up to there its records are on disk, or a receiver has
+    /// them, or they were given up.
+    pub fn settled(&self, source: &str) -> Option<u64> {
+        let inner = self.core.lock();
+        inner.sources.get(source).map(|(value, _)| *value)
+    }
+
     /// [`Spool::position`] of every source that is remembered.
     pub fn positions(&self) -> BTreeMap<String, u64> {
         let inner = self.core.lock();

@@ -319,6 +319,7 @@ fn log_query(ask: &LogAsk) -> String {
         ("follow", ask.follow),
         ("previous", ask.previous),
         ("timestamps", ask.timestamps),
+        ("json", ask.json),
     ] {
         if on {
             add(name, "true");
@@ -329,6 +330,12 @@ fn log_query(ask: &LogAsk) -> String {
     }
     if let Some(since) = ask.since {
         add("since", &since.to_string());
+    }
+    if let Some(until) = ask.until {
+        add("until", &until.to_string());
+    }
+    if let Some(grep) = &ask.grep {
+        add("grep", grep);
     }
     query
 }
@@ -387,8 +394,12 @@ mod tests {
             namespace: "a&follow=true".into(),
             pod: "p q".into(),
             tail: Some(3),
+            grep: Some("a|b&json=true".into()),
             ..LogAsk::default()
         };
-        assert_eq!(log_query(&ask), "namespace=a%26follow%3Dtrue&pod=p%20q&tail=3");
+        assert_eq!(
+            log_query(&ask),
+            "namespace=a%26follow%3Dtrue&pod=p%20q&tail=3&grep=a%7Cb%26json%3Dtrue"
+        );
     }
 }

@@ -64,7 +64,17 @@ impl Args {
 
 /// Streams a container's output from the agent of this machine.
 pub async fn ask_logs(local: &LocalArgs, logs: LogAsk) -> Result<()> {
-    let (answer, mut rest) = ask(local, &Ask::Logs(logs)).await?;
+    let (answer, mut rest) = match ::agent::local::ask(&local.state, &Ask::Logs(logs.clone())).await {
+        Err(AskError::NoAgent { .. }) if logs.follow => {
+            return Err(NotFound(format!(
+                "no agent runs for {}; without one, logs can be read but not followed: leave out --follow",
+                local.state.display()
+            ))
+            .into());
+        }
+        Err(AskError::NoAgent { .. }) => return stored_logs(local, logs),
+        other => other?,
+    };
     if answer != Answer::Done {
         return Err(unexpected(&answer));
     }
@@ -75,6 +85,18 @@ pub async fn ask_logs(local: &LocalArgs, logs: LogAsk) -> Result<()> {
             n => print::raw(&buffer[..n])?,
         }
     }
+}
+
+/// The agent is down; its containers and their files are there.
+fn stored_logs(local: &LocalArgs, logs: LogAsk) -> Result<()> {
+    let log = ::agent::stored_logs(&local.state, logs).map_err(NotFound)?;
+    print::note("no agent runs here: read from its files");
+    for chunks in log {
+        for chunk in chunks? {
+            print::raw(&chunk)?;
+        }
+    }
+    Ok(())
 }
 
 /// Asks the agent of this machine; the rest of its answer follows in the reader.

@@ -3,7 +3,7 @@
 use super::local::{LocalArgs, ask_logs};
 use crate::people::AccessArgs;
 use crate::print;
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
 use model::DeviceName;
 use wire::frame::LogAsk;
@@ -32,11 +32,45 @@ pub struct Args {
     /// Only so many of the last lines
     #[arg(long)]
     tail: Option<u64>,
-    /// Only lines of the last so long, such as 10m
-    #[arg(long)]
-    since: Option<SignedDuration>,
+    /// Only lines since then: 10m (ago), or a time such as 2026-11-25T10:15:00Z
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    since: Option<Timestamp>,
+    /// Only lines until then, in the same words
+    #[arg(long, value_name = "TIME", value_parser = moment, conflicts_with = "follow")]
+    until: Option<Timestamp>,
+    /// Only lines in which this regular expression is found; (?i) in front ignores case
+    #[arg(long, value_name = "REGEX", value_parser = expression)]
+    grep: Option<String>,
+    /// json: an object per line, with time, stream, container and message
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Form,
     #[command(flatten)]
     local: LocalArgs,
+}
+
+/// How lines are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Form {
+    /// As the container wrote them
+    #[default]
+    Text,
+    /// An object per line
+    Json,
+}
+
+/// A time, or how long ago.
+fn moment(text: &str) -> Result<Timestamp, String> {
+    if let Ok(time) = text.parse::<Timestamp>() {
+        return Ok(time);
+    }
+    let back = text
+        .parse::<SignedDuration>()
+        .map_err(|_| "write 10m, 2h30m, or 2026-11-25T10:15:00Z".to_owned())?;
+    Timestamp::now().checked_sub(back).map_err(|err| err.to_string())
+}
+
+fn expression(text: &str) -> Result<String, String> {
+    runtime::logs::Grep::parse(text).map(|_| text.to_owned())
 }
 
 impl Args {
@@ -48,10 +82,6 @@ impl Args {
                 "give a device and a pod: leeward logs DEVICE POD (or, at the device, leeward logs --local POD)"
             ),
         };
-        let since = match self.since {
-            None => None,
-            Some(back) => Some(Timestamp::now().checked_sub(back).context("--since")?),
-        };
         let ask = LogAsk {
             namespace: self.namespace,
             pod,
@@ -60,7 +90,10 @@ impl Args {
             previous: self.previous,
             timestamps: self.timestamps,
             tail: self.tail,
-            since,
+            since: self.since,
+            until: self.until,
+            grep: self.grep,
+            json: self.output == Form::Json,
         };
         let Some(device) = device else {
             return ask_logs(&self.local, ask).await;

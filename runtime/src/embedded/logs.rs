@@ -1,17 +1,13 @@
 //! Reading containers' logs from where their shims write them.
 
 use super::Inner;
-use crate::shim::log::files_of;
-use crate::shim::protocol::LOGS;
+use crate::logs::{Cursor, Lines};
+use crate::shim::protocol::{LOGS, ShimState};
 use crate::{EngineError, LogFile, LogQuery};
-use bytes::{BufMut as _, Bytes, BytesMut};
-use jiff::Timestamp;
-use model::cri;
-use std::collections::VecDeque;
-use std::fs::File;
-use std::io::{self, Read as _, Seek as _, SeekFrom};
-use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use bytes::Bytes;
+use model::PodObserved;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -26,13 +22,30 @@ pub(super) fn open(inner: &Arc<Inner>, query: &LogQuery) -> Result<mpsc::Receive
         .pods
         .get(&query.pod)
         .ok_or_else(|| EngineError::NotFound(format!("pod {}", query.pod)))?;
-    let containers = &pod.state.pod.containers;
+    let (container, run) = wanted(&pod.state.pod, pod.state.init_containers, query)?;
+    let reading = Reading {
+        inner: Arc::downgrade(inner),
+        dir: pod.dir.clone(),
+        folder: pod.dir.join(LOGS).join(&container),
+        container,
+        query: query.clone(),
+        run,
+    };
+    drop(table);
+    let (sender, receiver) = mpsc::channel(64);
+    tokio::spawn(reading.send_all(sender));
+    Ok(receiver)
+}
+
+/// Which container's output is asked for, and of which of its runs.
+fn wanted(pod: &PodObserved, init_containers: usize, query: &LogQuery) -> Result<(String, u32), EngineError> {
+    let containers = &pod.containers;
     let wanted = match &query.container {
         Some(name) => containers
             .iter()
             .find(|c| c.name == *name)
             .ok_or_else(|| EngineError::NotFound(format!("container {name} of pod {}", query.pod)))?,
-        None => match &containers[pod.state.init_containers.min(containers.len())..] {
+        None => match &containers[init_containers.min(containers.len())..] {
             [only] => only,
             several => {
                 let names: Vec<&str> = several.iter().map(|c| c.name.as_str()).collect();
@@ -45,28 +58,80 @@ pub(super) fn open(inner: &Arc<Inner>, query: &LogQuery) -> Result<mpsc::Receive
             }
         },
     };
-    let run = match (query.previous, wanted.restarts) {
-        (false, run) => run,
-        (true, 0) => {
-            return Err(EngineError::NotFound(format!(
-                "an earlier run of container {}",
-                wanted.name
-            )));
+    match (query.previous, wanted.restarts) {
+        (false, run) => Ok((wanted.name.clone(), run)),
+        (true, 0) => Err(EngineError::NotFound(format!(
+            "an earlier run of container {}",
+            wanted.name
+        ))),
+        (true, run) => Ok((wanted.name.clone(), run - 1)),
+    }
+}
+
+/// A log that is read where it lies, by whoever may read it: no engine need be open. Lines come in pieces of many.
+#[derive(Debug)]
+pub struct StoredLog {
+    place: (Cursor, Lines),
+    more: bool,
+}
+
+/// The pods whose remains lie below the engine's folder, ended ones among them.
+pub fn stored_pods(root: &Path) -> Vec<PodObserved> {
+    states(root).into_iter().map(|(_, state)| state.pod).collect()
+}
+
+fn states(root: &Path) -> Vec<(PathBuf, ShimState)> {
+    let entries = std::fs::read_dir(root.join("pods"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    entries
+        .filter_map(|entry| Some((entry.path(), ShimState::read(&entry.path())?)))
+        .collect()
+}
+
+impl StoredLog {
+    /// Opens what is there of a pod's output; `follow` means nothing here.
+    ///
+    /// # Errors
+    /// Where there is no such pod or container, or its files cannot be read.
+    pub fn open(root: &Path, query: &LogQuery) -> Result<Self, EngineError> {
+        let found = states(root)
+            .into_iter()
+            .filter(|(_, state)| state.pod.id == query.pod);
+        let (dir, state) = found
+            .max_by_key(|(_, state)| state.pod.created_at)
+            .ok_or_else(|| EngineError::NotFound(format!("pod {}", query.pod)))?;
+        let (container, run) = wanted(&state.pod, state.init_containers, query)?;
+        let path = dir.join(LOGS).join(&container).join(format!("{run}.log"));
+        let mut place = (Cursor::new(path.clone()), Lines::new(query, &container, run));
+        place.0.begin(&mut place.1).map_err(|source| EngineError::Disk {
+            doing: "reading",
+            path,
+            source,
+        })?;
+        Ok(Self { place, more: true })
+    }
+}
+
+impl Iterator for StoredLog {
+    type Item = io::Result<Vec<Bytes>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if !self.more {
+            return None;
         }
-        (true, run) => run - 1,
-    };
-    let reading = Reading {
-        inner: Arc::downgrade(inner),
-        dir: pod.dir.clone(),
-        folder: pod.dir.join(LOGS).join(&wanted.name),
-        container: wanted.name.clone(),
-        query: query.clone(),
-        run,
-    };
-    drop(table);
-    let (sender, receiver) = mpsc::channel(64);
-    tokio::spawn(reading.send_all(sender));
-    Ok(receiver)
+        match self.place.0.read(&mut self.place.1) {
+            Ok((chunks, more)) => {
+                self.more = more;
+                Some(Ok(chunks))
+            }
+            Err(err) => {
+                self.more = false;
+                Some(Err(err))
+            }
+        }
+    }
 }
 
 /// The logs of all containers' present runs, and of the ones before.
@@ -104,31 +169,47 @@ struct Reading {
 
 impl Reading {
     async fn send_all(mut self, sender: mpsc::Sender<Bytes>) {
-        let mut lines = Lines::new(&self.query);
-        let mut cursor = Cursor::new(self.path());
+        let lines = Lines::new(&self.query, &self.container, self.run);
+        let mut place = (Cursor::new(self.path()), lines);
         let follow = self.query.follow && !self.query.previous;
         let mut first = true;
         loop {
             // Looked at before the read, so that nothing written before the end is missed.
             let (run, over) = self.now();
-            let Ok(mut chunks) = cursor.read(&mut lines) else {
-                return;
+            let begins = std::mem::take(&mut first);
+            let reading = tokio::task::spawn_blocking(move || {
+                let (mut cursor, mut lines) = place;
+                if begins {
+                    cursor.begin(&mut lines)?;
+                }
+                let read = cursor.read(&mut lines)?;
+                Ok::<_, io::Error>((read, (cursor, lines)))
+            });
+            let more;
+            let chunks;
+            ((chunks, more), place) = match reading.await {
+                Ok(Ok(read)) => read,
+                Ok(Err(err)) => {
+                    tracing::warn!(pod = %self.query.pod, %err, "a log cannot be read");
+                    return;
+                }
+                Err(_) => return,
             };
-            if first {
-                chunks = lines.tail(chunks);
-            }
-            first = false;
             for chunk in chunks {
                 if sender.send(chunk).await.is_err() {
                     return;
                 }
+            }
+            if more {
+                continue;
             }
             if !follow || over {
                 return;
             }
             if run > self.run {
                 self.run = run;
-                cursor = Cursor::new(self.path());
+                place.0 = Cursor::new(self.path());
+                place.1.of_run(run);
                 continue;
             }
             tokio::select! {
@@ -155,184 +236,5 @@ impl Reading {
             }
             None => (self.run, true),
         }
-    }
-}
-
-/// A place in a log that may be rotated under its reader.
-#[derive(Debug)]
-struct Cursor {
-    path: PathBuf,
-    /// The file being read: its inode and how far.
-    at: Option<(u64, u64)>,
-    /// The file itself: what is written just before the pod is removed can still be read.
-    held: Option<File>,
-}
-
-impl Cursor {
-    fn new(path: PathBuf) -> Self {
-        Self {
-            path,
-            at: None,
-            held: None,
-        }
-    }
-
-    /// Reads all whole lines that are new, through rotated files.
-    fn read(&mut self, lines: &mut Lines) -> io::Result<Vec<Bytes>> {
-        let mut files: Vec<File> = self.held.take().into_iter().collect();
-        for path in files_of(&self.path) {
-            match File::open(&path) {
-                Ok(file) => files.push(file),
-                Err(err) if err.kind() == io::ErrorKind::NotFound => {}
-                Err(err) => return Err(err),
-            }
-        }
-        let inodes: Vec<u64> = files
-            .iter()
-            .map(|file| Ok(file.metadata()?.ino()))
-            .collect::<io::Result<_>>()?;
-        // The file held may be among the others once more, or older than all of them.
-        let held = self.at.map(|(inode, _)| inode);
-        let first = inodes.iter().rposition(|inode| Some(*inode) == held);
-        let mut chunks = Vec::new();
-        for (number, (mut file, inode)) in files.into_iter().zip(inodes).enumerate() {
-            if first.is_some_and(|first| number < first) {
-                continue;
-            }
-            let from = self
-                .at
-                .filter(|(held, _)| *held == inode)
-                .map_or(0, |(_, from)| from);
-            file.seek(SeekFrom::Start(from))?;
-            let mut text = Vec::new();
-            file.read_to_end(&mut text)?;
-            let whole = text
-                .iter()
-                .rposition(|byte| *byte == b'\n')
-                .map_or(0, |end| end + 1);
-            chunks.extend(
-                text[..whole]
-                    .split_inclusive(|byte| *byte == b'\n')
-                    .filter_map(|line| lines.take(line)),
-            );
-            self.at = Some((inode, from + whole as u64));
-            self.held = Some(file);
-        }
-        Ok(chunks)
-    }
-}
-
-/// Turns CRI lines into what was asked for.
-#[derive(Debug)]
-struct Lines {
-    since: Option<Timestamp>,
-    tail: Option<usize>,
-    timestamps: bool,
-    /// Parts of a line that has not ended.
-    held: BytesMut,
-}
-
-impl Lines {
-    fn new(query: &LogQuery) -> Self {
-        Self {
-            since: query.since,
-            tail: query.tail,
-            timestamps: query.timestamps,
-            held: BytesMut::new(),
-        }
-    }
-
-    fn take(&mut self, line: &[u8]) -> Option<Bytes> {
-        let parsed = cri::parse(line.strip_suffix(b"\n").unwrap_or(line))?;
-        if let Some(since) = self.since
-            && parsed.time.parse::<Timestamp>().is_ok_and(|time| time < since)
-        {
-            return None;
-        }
-        if self.timestamps && self.held.is_empty() {
-            self.held.put_slice(parsed.time.as_bytes());
-            self.held.put_u8(b' ');
-        }
-        self.held.put_slice(parsed.text);
-        if parsed.partial {
-            return None;
-        }
-        self.held.put_u8(b'\n');
-        Some(self.held.split().freeze())
-    }
-
-    fn tail(&self, chunks: Vec<Bytes>) -> Vec<Bytes> {
-        match self.tail {
-            Some(tail) if chunks.len() > tail => {
-                let mut chunks = VecDeque::from(chunks);
-                chunks.drain(..chunks.len() - tail);
-                chunks.into()
-            }
-            _ => chunks,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::shim::log::LogFile;
-    use model::PodId;
-    use model::cri::{Stream, format_line};
-    use std::path::Path;
-
-    fn query() -> LogQuery {
-        LogQuery::of(PodId {
-            namespace: "d".to_owned(),
-            name: "a".to_owned(),
-        })
-    }
-
-    fn text(chunks: Vec<Bytes>) -> String {
-        chunks
-            .iter()
-            .map(|chunk| String::from_utf8_lossy(chunk).into_owned())
-            .collect()
-    }
-
-    #[test]
-    fn rotation_under_a_reader_loses_and_repeats_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let path: &Path = &dir.path().join("0.log");
-        let mut log = LogFile::new(path.to_owned(), 150, 4);
-        let (mut cursor, mut lines) = (Cursor::new(path.to_owned()), Lines::new(&query()));
-        let (mut seen, mut want) = (String::new(), String::new());
-        for number in 0..40 {
-            let mut line = Vec::new();
-            format_line(
-                &mut line,
-                Timestamp::UNIX_EPOCH,
-                Stream::Out,
-                'F',
-                format!("line {number}").as_bytes(),
-            );
-            log.append(&line, 1);
-            want += &format!("line {number}\n");
-            if number % 3 == 0 {
-                seen += &text(cursor.read(&mut lines).unwrap());
-            }
-        }
-        seen += &text(cursor.read(&mut lines).unwrap());
-        assert_eq!(seen, want);
-    }
-
-    #[test]
-    fn parts_become_one_line_and_times_are_shown_once() {
-        let mut wanted = query();
-        wanted.timestamps = true;
-        let mut lines = Lines::new(&wanted);
-        assert_eq!(
-            lines.take(b"2026-01-01T00:00:00.000000000Z stdout P one \n"),
-            None
-        );
-        let whole = lines
-            .take(b"2026-01-01T00:00:00.000000001Z stdout F two\n")
-            .unwrap();
-        assert_eq!(whole, "2026-01-01T00:00:00.000000000Z one two\n");
     }
 }

@@ -26,6 +26,7 @@ mod stop;
 
 pub use crate::shim::{LocalImage, OciChoice, Pace};
 pub use images::{Answer, ImageSource, Pull};
+pub use logs::{StoredLog, stored_pods};
 
 use crate::{Engine, EngineError, EngineEvent, LogFile, LogQuery, Pulls};
 use bytes::Bytes;

@@ -5,7 +5,7 @@
 
 mod script;
 
-use crate::{Engine, EngineError, EngineEvent, LogFile, LogQuery, PullProgress, Pulls};
+use crate::{Engine, EngineError, EngineEvent, LogFile, LogQuery, PullProgress, Pulls, logs};
 use bytes::Bytes;
 use kit::Clock;
 use model::{
@@ -529,16 +529,21 @@ impl FakeEngine {
         let fresh: Vec<&Line> = all[sent.unwrap_or(0).min(all.len())..]
             .iter()
             .filter(|line| !query.previous || line.run + 1 == restarts)
-            .filter(|line| query.since.is_none_or(|since| line.time >= since))
+            .filter(|line| logs::wanted(query, &line.time.to_string(), line.text.as_bytes()))
             .collect();
         let skip = match (sent.is_some(), query.tail) {
             (false, Some(tail)) => fresh.len().saturating_sub(tail),
             _ => 0,
         };
         *sent = Some(all.len());
-        let text = |line: &&Line| match query.timestamps {
-            true => Bytes::from(format!("{} {}\n", line.time, line.text)),
-            false => Bytes::from(format!("{}\n", line.text)),
+        let text = |line: &&Line| {
+            let about = logs::About {
+                pod: query.pod.clone(),
+                container: name.to_owned(),
+                run: line.run,
+            };
+            let (time, text) = (line.time.to_string(), line.text.as_bytes());
+            logs::write_line(query, &about, model::cri::Stream::Out, &time, text)
         };
         Some(fresh[skip..].iter().map(text).collect())
     }

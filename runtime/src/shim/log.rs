@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use model::cri::{self, Stream};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Longer lines are written in parts tagged `P`, as CRI runtimes do.
 const MOST_LINE: usize = 16 << 10;
@@ -142,23 +142,6 @@ impl LogFile {
     }
 }
 
-/// The files of one run, the oldest first.
-pub(crate) fn files_of(path: &Path) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    for number in 1.. {
-        let mut name = path.as_os_str().to_owned();
-        name.push(format!(".{number}"));
-        let older = PathBuf::from(name);
-        if !older.exists() {
-            break;
-        }
-        files.push(older);
-    }
-    files.reverse();
-    files.push(path.to_owned());
-    files
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -209,12 +192,12 @@ mod tests {
             );
             log.append(&text, 1);
         }
-        let files = files_of(&path);
-        assert_eq!(files.len(), 3);
-        let all: Vec<u8> = files
+        let names = ["0.log.2", "0.log.1", "0.log"].map(|name| dir.path().join(name));
+        let all: Vec<u8> = names
             .iter()
             .flat_map(|file| std::fs::read(file).unwrap())
             .collect();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 3);
         let texts: Vec<_> = all
             .split(|byte| *byte == b'\n')
             .filter_map(|line| Some(String::from_utf8_lossy(cri::parse(line)?.text).into_owned()))

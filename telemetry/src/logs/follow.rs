@@ -187,6 +187,25 @@ impl Open {
     }
 }
 
+/// Whether a log file has been taken in to its end, by what `position` says of it: it need not be read again.
+///
+/// # Errors
+/// Where it cannot be read.
+pub fn is_taken(path: &Path, position: impl Fn(&str) -> Option<u64>) -> io::Result<bool> {
+    let file = File::open(path)?;
+    let metadata = file.metadata()?;
+    let Some(print) = print_of(&file)? else {
+        return Ok(metadata.len() == 0);
+    };
+    let (_, at) = identify(
+        (metadata.dev(), metadata.ino()),
+        &print,
+        metadata.len(),
+        &position,
+    );
+    Ok(at == metadata.len())
+}
+
 /// The first bytes of a file; `None` while there are too few to tell it from another.
 fn print_of(file: &File) -> io::Result<Option<Vec<u8>>> {
     let mut print = vec![0; PRINT];

@@ -9,7 +9,7 @@ mod read;
 mod trim;
 
 pub use assemble::{Assembler, Entry, Format, Together};
-pub use follow::{Chunk, Follower};
+pub use follow::{Chunk, Follower, is_taken};
 pub use guard::{BadRedaction, Limit, Redaction, redact};
 pub use otlp::{FILE, UPTO};
 pub use read::{Level, Reading, read};
