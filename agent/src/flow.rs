@@ -322,6 +322,7 @@ impl<E: Engine> Agent<E> {
         let logs = logs::Inputs {
             engine: Arc::clone(&engine),
             clock: Arc::clone(&clock),
+            events: journal.clone(),
             spool: spool.clone(),
             stream: hub.is_some().then(|| streams.logs.clone()),
             config: config.logs.clone(),

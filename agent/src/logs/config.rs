@@ -1,8 +1,10 @@
 //! `logs` of the agent's configuration.
 
+use super::JournalConfig;
 use jiff::SignedDuration;
 use runtime::logs::Retention;
 use serde::Deserialize;
+use std::path::PathBuf;
 use std::time::Duration;
 use telemetry::logs::{Format, Redaction, Rules, Together};
 
@@ -22,6 +24,20 @@ pub(crate) struct RawLogs {
     wait: Option<SignedDuration>,
     #[serde(default)]
     local: RawLocal,
+    #[serde(default)]
+    journal: RawJournal,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct RawJournal {
+    #[serde(default)]
+    collect: bool,
+    #[serde(default)]
+    units: Vec<String>,
+    priority: Option<String>,
+    backlog: Option<SignedDuration>,
+    directory: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -45,6 +61,8 @@ pub struct Logs {
     pub wait: Duration,
     /// What is kept of containers' rotated files.
     pub local: Retention,
+    /// What is read of the system's journal, if anything.
+    pub journal: Option<JournalConfig>,
 }
 
 impl Logs {
@@ -79,6 +97,7 @@ impl RawLogs {
                 .map_err(|err| ("logs.redact", kit::chain(&err)))?,
             wait: time("logs.wait", "5s", self.wait, 5)?,
             local: self.local.resolve()?,
+            journal: self.journal.resolve()?,
         })
     }
 }
@@ -94,6 +113,37 @@ impl RawLocal {
         })
     }
 }
+
+impl RawJournal {
+    fn resolve(self) -> Result<Option<JournalConfig>, BadLogs> {
+        // A word that begins with a dash would be read as an option.
+        let plain = |text: &String| !text.is_empty() && !text.starts_with('-') && !text.contains('\0');
+        if let Some(unit) = self.units.iter().find(|unit| !plain(unit)) {
+            let why = format!("{unit:?} is no name of a unit, such as ssh.service or 'nv*'");
+            return Err(("logs.journal.units", why));
+        }
+        if let Some(priority) = &self.priority
+            && !PRIORITIES.contains(&priority.as_str())
+        {
+            let why = format!("{priority:?} is none; there are {}", PRIORITIES.join(", "));
+            return Err(("logs.journal.priority", why));
+        }
+        let backlog = time("logs.journal.backlog", "1h", self.backlog, 3600)?;
+        let backlog =
+            SignedDuration::try_from(backlog).map_err(|err| ("logs.journal.backlog", err.to_string()))?;
+        Ok(self.collect.then_some(JournalConfig {
+            units: self.units,
+            priority: self.priority,
+            backlog,
+            directory: self.directory,
+        }))
+    }
+}
+
+/// As `journalctl --priority` takes them.
+const PRIORITIES: [&str; 8] = [
+    "emerg", "alert", "crit", "err", "warning", "notice", "info", "debug",
+];
 
 fn time(
     field: &'static str,
@@ -127,6 +177,9 @@ mod tests {
     fn it_has_defaults_and_faults_name_their_field() {
         let logs = resolve("{}").unwrap();
         assert!(logs.collect && logs.local.per_log == 50 << 20);
+        assert_eq!(logs.journal, None);
+        let logs = resolve("journal: {collect: true, units: [ssh.service]}").unwrap();
+        assert_eq!(logs.journal.unwrap().units, ["ssh.service"]);
         let logs = resolve("local: {perContainer: 1Mi, total: 2Gi, age: 1h}").unwrap();
         assert_eq!((logs.local.per_log, logs.local.total), (1 << 20, 2 << 30));
         for (text, want) in [
@@ -135,6 +188,11 @@ mod tests {
             ("local: {total: much}", "logs.local.total: "),
             ("redact: ['(']", "logs.redact: "),
             ("colect: true", "colect"),
+            ("journal: {units: [-x]}", "logs.journal.units: \"-x\""),
+            (
+                "journal: {priority: bad}",
+                "logs.journal.priority: \"bad\" is none; there are emerg",
+            ),
         ] {
             let err = resolve(text).unwrap_err();
             assert!(err.contains(want), "{text}: {err}");

@@ -37,6 +37,12 @@ impl Intake {
         self.spool.position(&format!("{}{source}", self.prefix))
     }
 
+    /// [`Intake::position`] of every source.
+    pub(super) fn positions(&self) -> impl Iterator<Item = (String, u64)> {
+        let all = self.spool.positions().into_iter();
+        all.filter_map(|(place, upto)| Some((place.strip_prefix(self.prefix)?.to_owned(), upto)))
+    }
+
     /// How far a source need never be read again, whatever happens.
     pub(super) fn settled(&self, source: &str) -> Option<u64> {
         self.spool.settled(&format!("{}{source}", self.prefix))

@@ -6,6 +6,7 @@ use model::{
     Action, Because, ContainerRun, ContainerState, Digest, ObjectKey, Observed, PodId, PodObserved, PodPhase,
     PodRun, PullPolicy, Resources, RestartPolicy, Security, Step,
 };
+use runtime::logs::Grep;
 use runtime::{Engine, LogQuery};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -151,6 +152,17 @@ pub async fn a_pod_lives_and_goes(engine: &impl Engine) {
     let mut receiver = engine.logs(&query).await.unwrap();
     assert_eq!(receiver.recv().await.unwrap(), "hello\n");
     drop(receiver);
+    let mut chosen = LogQuery::of(id("lives"));
+    chosen.grep = Some(Grep::parse("^h.*o$").unwrap());
+    assert_eq!(output(engine, &chosen).await, "hello\n");
+    chosen.json = true;
+    let line: serde_json::Value = serde_json::from_str(&output(engine, &chosen).await).unwrap();
+    assert_eq!(
+        (&line["message"], &line["pod"], &line["run"]),
+        (&"hello".into(), &"lives".into(), &0.into())
+    );
+    chosen.until = Some(jiff::Timestamp::UNIX_EPOCH);
+    assert_eq!(output(engine, &chosen).await, "");
 
     engine.apply(&stop("lives")).await.unwrap();
     engine.apply(&stop("lives")).await.unwrap();

@@ -4,6 +4,7 @@ use crate::contract::{container, find, id, output, pod, start, stop, until};
 use crate::rig::{Rig, eventually};
 use crate::run_to_end;
 use model::{ContainerState, RestartPolicy};
+use runtime::embedded::StoredLog;
 use runtime::{Engine as _, LogQuery};
 use std::collections::BTreeMap;
 use std::fs;
@@ -165,6 +166,10 @@ async fn root_logs_are_rotated_by_size() {
     let mut query = LogQuery::of(id("chatty"));
     query.tail = Some(2);
     assert_eq!(output(&engine, &query).await, "4999\n5000\n");
+    // Where no agent runs, they are read all the same.
+    let stored = StoredLog::open(&rig.root(), &query).unwrap();
+    let chunks = stored.flat_map(Result::unwrap).map(|chunk| chunk.to_vec());
+    assert_eq!(chunks.collect::<Vec<_>>().concat(), b"4999\n5000\n");
     engine.apply(&stop("chatty")).await.unwrap();
 }
 

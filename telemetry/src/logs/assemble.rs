@@ -1,9 +1,11 @@
 //! From bytes of a log to entries: parts of long lines joined, stack traces kept together.
 
 use super::follow::Chunk;
+use super::read::Level;
 use jiff::Timestamp;
 use model::cri::{self, Stream};
 use regex::bytes::Regex;
+use serde_json::{Map, Value};
 use std::sync::LazyLock;
 
 /// An entry grows to this size at most; what is longer goes on in the next.
@@ -29,10 +31,23 @@ pub struct Entry {
     pub stream: Option<Stream>,
     /// What, without the last end of line.
     pub text: Vec<u8>,
+    /// What the source says beside the text.
+    pub said: Said,
     /// The file that it ended in.
     pub file: String,
     /// Offset behind it in that file: whoever has this entry has all before.
     pub upto: u64,
+}
+
+/// What a source says of an entry beside its text.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Said {
+    /// How bad it is; what the text says of itself counts more.
+    pub level: Option<Level>,
+    /// Attributes.
+    pub fields: Map<String, Value>,
+    /// Who wrote it, where one source has many writers: each has a limit of its own.
+    pub whose: String,
 }
 
 /// Where one entry ends and the next begins.
@@ -103,6 +118,7 @@ impl Assembler {
                 time,
                 stream,
                 text,
+                said: Said::default(),
                 file: chunk.file.clone(),
                 upto: at,
             };

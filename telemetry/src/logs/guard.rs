@@ -2,6 +2,7 @@
 
 use regex::Regex;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// A pattern and what stands in its place.
@@ -87,6 +88,58 @@ pub fn redact<'a>(text: &'a str, redactions: &[Redaction]) -> Cow<'a, str> {
         }
     }
     text
+}
+
+/// Buckets of a source with many writers, one for each.
+#[derive(Debug)]
+pub(super) struct Limits {
+    per_second: u32,
+    of: BTreeMap<String, Limit>,
+}
+
+/// Writers whose limits are held; they may name themselves as they like.
+const MOST_WRITERS: usize = 512;
+
+impl Limits {
+    pub(super) fn new(per_second: u32) -> Self {
+        Self {
+            per_second,
+            of: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn per_second(&self) -> u32 {
+        self.per_second
+    }
+
+    /// See [`Limit::admits`]. Beyond a number of writers that nobody has, the further ones share one bucket.
+    pub(super) fn admits(&mut self, whose: &str, now: Duration) -> bool {
+        let whose = if self.of.len() < MOST_WRITERS || self.of.contains_key(whose) {
+            whose
+        } else {
+            "others"
+        };
+        if let Some(limit) = self.of.get_mut(whose) {
+            return limit.admits(now);
+        }
+        let mut limit = Limit::new(self.per_second);
+        let admits = limit.admits(now);
+        self.of.insert(whose.to_owned(), limit);
+        admits
+    }
+
+    /// Who had how many turned away since this was asked last. Who has not been near the limit is forgotten.
+    pub(super) fn dropped(&mut self) -> Vec<(String, u64)> {
+        let mut all = Vec::new();
+        self.of.retain(|whose, limit| {
+            let dropped = limit.dropped();
+            if dropped > 0 {
+                all.push((whose.clone(), dropped));
+            }
+            dropped > 0 || limit.left + limit.per_second < limit.burst
+        });
+        all
+    }
 }
 
 /// A bucket of entries: a source may have a burst, and then so many a second. What is over is counted.

@@ -1,39 +1,38 @@
-//! Logs of files: followed through rotation, made into entries, redacted, bounded, and given as OTLP records that
-//! carry their place in the file.
+//! Logs of files, of systemd's journal and of syslog senders: followed through rotation, made into entries, redacted,
+//! bounded, and given as OTLP records that carry their place in their source.
 
 mod assemble;
 mod follow;
 mod guard;
+pub mod journal;
 mod otlp;
+mod pack;
 mod read;
 mod trim;
 
-pub use assemble::{Assembler, Entry, Format, Together};
+pub use assemble::{Assembler, Entry, Format, Said, Together};
 pub use follow::{Chunk, Follower, is_taken};
 pub use guard::{BadRedaction, Limit, Redaction, redact};
 pub use otlp::{FILE, UPTO};
+pub use pack::{Attributes, Packer};
 pub use read::{Level, Reading, read};
 pub use trim::{Trimmed, trim};
 
 use jiff::Timestamp;
-use opentelemetry_proto::tonic::logs::v1::LogRecord;
-use prost::Message as _;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// Bytes read of one source at a time.
 const MOST_READ: usize = 256 << 10;
-/// A record is closed at this size.
-const RECORD_BYTES: usize = 64 << 10;
 
 /// A log and what is known of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
     /// Where it is written now.
     pub path: PathBuf,
-    /// Of the resource, by OpenTelemetry's semantic conventions: `k8s.pod.name` and the like.
-    pub attributes: Vec<(String, String)>,
+    /// `k8s.pod.name` and the like.
+    pub attributes: Attributes,
 }
 
 /// How a log is read.
@@ -45,7 +44,7 @@ pub struct Rules {
     pub together: Together,
     /// What must not leave the device.
     pub redactions: Vec<Redaction>,
-    /// Entries a second, over a burst of ten seconds' worth.
+    /// Entries a second of each source, over a burst of ten seconds' worth.
     pub per_second: u32,
     /// How long an entry may wait for others to share its record.
     pub wait: Duration,
@@ -54,7 +53,7 @@ pub struct Rules {
 /// What goes into the spool: the record and the place that rides with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
-    /// The file; a source's name for the spool.
+    /// The file, or the journal's numbering; a source's name for the spool. Empty where a source cannot be read again.
     pub file: String,
     /// Everything of the file before this offset is in this record or an earlier one.
     pub upto: u64,
@@ -65,34 +64,18 @@ pub struct Batch {
 /// One log on its way into records. Not to be polled from two places; reading blocks for as long as the disk does.
 #[derive(Debug)]
 pub struct Collector {
-    source: Source,
-    rules: Rules,
     follower: Follower,
     assembler: Assembler,
-    limit: Limit,
-    open: Option<Open>,
-}
-
-/// The record that is being filled.
-#[derive(Debug)]
-struct Open {
-    file: String,
-    upto: u64,
-    since: Duration,
-    bytes: usize,
-    records: Vec<LogRecord>,
+    packer: Packer,
 }
 
 impl Collector {
     /// Reads `source` by `rules`.
     pub fn new(source: Source, rules: Rules) -> Self {
         Self {
-            follower: Follower::new(source.path.clone()),
-            assembler: Assembler::new(rules.format, rules.together.clone()),
-            limit: Limit::new(rules.per_second),
-            open: None,
-            source,
-            rules,
+            packer: Packer::new(source.attributes, &rules),
+            follower: Follower::new(source.path),
+            assembler: Assembler::new(rules.format, rules.together),
         }
     }
 
@@ -119,88 +102,23 @@ impl Collector {
         self.assembler.settle(over && quiet, |entry| entries.push(entry));
         let mut batches = Vec::new();
         for entry in entries {
-            self.add(&entry, now, since_boot, &mut batches);
+            self.packer.add(entry, now, since_boot, &mut batches);
         }
-        let due = |open: &Open| since_boot.saturating_sub(open.since) >= self.rules.wait;
-        if self.open.as_ref().is_some_and(due) || (over && quiet) {
-            batches.extend(self.close(now));
+        batches.extend(self.packer.due(now, since_boot));
+        if over && quiet {
+            batches.extend(self.packer.close(now));
         }
         Ok(batches)
     }
 
     /// Whether the log has been read to its end, as far as it was written.
     pub fn is_over(&self) -> bool {
-        !self.follower.holds() && self.open.is_none()
+        !self.follower.holds() && self.packer.is_empty()
     }
 
     /// See [`Follower::files`].
     pub fn files(&self) -> impl Iterator<Item = &str> {
         self.follower.files()
-    }
-
-    fn add(&mut self, entry: &Entry, now: Timestamp, since_boot: Duration, batches: &mut Vec<Batch>) {
-        if self
-            .open
-            .as_ref()
-            .is_some_and(|open| open.file != entry.file || open.bytes >= RECORD_BYTES)
-        {
-            batches.extend(self.close(now));
-        }
-        let open = self.open.get_or_insert_with(|| Open {
-            file: entry.file.clone(),
-            upto: 0,
-            since: since_boot,
-            bytes: 0,
-            records: Vec::new(),
-        });
-        // An entry that is turned away is taken too: it must not come again.
-        open.upto = entry.upto;
-        if !self.limit.admits(since_boot) {
-            return;
-        }
-        let text = String::from_utf8_lossy(&entry.text);
-        let reading = read(&redact(&text, &self.rules.redactions));
-        let record = otlp::record(entry, reading, nanos(now));
-        open.bytes += record.encoded_len();
-        open.records.push(record);
-    }
-
-    fn close(&mut self, now: Timestamp) -> Option<Batch> {
-        let mut open = self.open.take()?;
-        let dropped = self.limit.dropped();
-        if dropped > 0 {
-            open.records.push(self.told(dropped, open.upto, &open.file, now));
-        }
-        let record = otlp::encode(&self.source, &open.file, open.records);
-        Some(Batch {
-            file: open.file,
-            upto: open.upto,
-            record,
-        })
-    }
-
-    /// What was turned away is an entry itself.
-    fn told(&self, dropped: u64, upto: u64, file: &str, now: Timestamp) -> LogRecord {
-        let message = format!(
-            "{dropped} entries dropped: over {} a second",
-            self.rules.per_second
-        );
-        let mut reading = Reading {
-            level: Some(Level::Warn),
-            message,
-            ..Reading::default()
-        };
-        reading
-            .fields
-            .insert("leeward.dropped".to_owned(), dropped.into());
-        let entry = Entry {
-            time: Some(now),
-            stream: None,
-            text: Vec::new(),
-            file: file.to_owned(),
-            upto,
-        };
-        otlp::record(&entry, reading, nanos(now))
     }
 }
 

@@ -2,7 +2,7 @@
 //! (OpenTelemetry protocol 1.x, logs data model; attribute names of the semantic conventions).
 
 use super::read::Reading;
-use super::{Entry, Source};
+use super::{Attributes, Entry};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{
@@ -17,14 +17,12 @@ pub const FILE: &str = "log.file.id";
 /// The attribute of an entry with its end in the file, in bytes.
 pub const UPTO: &str = "log.file.offset";
 
-/// Encodes entries of one source and one file.
-pub(super) fn encode(source: &Source, file: &str, records: Vec<LogRecord>) -> Vec<u8> {
-    let mut attributes: Vec<KeyValue> = source
-        .attributes
-        .iter()
-        .map(|(key, value)| text(key, value))
-        .collect();
-    attributes.push(text(FILE, file));
+/// Encodes entries of one source and, unless that is empty, one file.
+pub(super) fn encode(attributes: &Attributes, file: &str, records: Vec<LogRecord>) -> Vec<u8> {
+    let mut attributes: Vec<KeyValue> = attributes.iter().map(|(key, value)| text(key, value)).collect();
+    if !file.is_empty() {
+        attributes.push(text(FILE, file));
+    }
     let request = ExportLogsServiceRequest {
         resource_logs: vec![ResourceLogs {
             resource: Some(Resource {
@@ -56,15 +54,11 @@ pub(super) fn record(entry: &Entry, reading: Reading, seen: u64) -> LogRecord {
     if let Some(stream) = entry.stream {
         attributes.push(text("log.iostream", stream.word()));
     }
-    attributes.push(KeyValue {
-        key: UPTO.to_owned(),
-        value: Some(AnyValue {
-            value: Some(Value::IntValue(i64::try_from(entry.upto).unwrap_or(i64::MAX))),
-        }),
-        ..KeyValue::default()
-    });
+    if !entry.file.is_empty() {
+        attributes.push(key_value(UPTO.to_owned(), entry.upto.into()));
+    }
     LogRecord {
-        time_unix_nano: entry.time.map_or(0, nanos),
+        time_unix_nano: entry.time.or(reading.time).map_or(0, nanos),
         observed_time_unix_nano: seen,
         severity_number: reading.level.map_or(0, |level| level as i32),
         severity_text: reading

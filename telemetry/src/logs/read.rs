@@ -1,5 +1,6 @@
 //! What an entry says: its severity, its message, its fields.
 
+use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 /// How bad it is, with the ranges of OpenTelemetry's log data model.
@@ -47,6 +48,18 @@ impl Level {
         Some(level)
     }
 
+    /// Of syslog's severities, 0 to 7 (RFC 5424, 6.2.1; the same in journald).
+    pub fn of_priority(priority: u8) -> Option<Self> {
+        Some(match priority {
+            0..=2 => Self::Fatal,
+            3 => Self::Error,
+            4 => Self::Warn,
+            5 | 6 => Self::Info,
+            7 => Self::Debug,
+            _ => return None,
+        })
+    }
+
     /// In OpenTelemetry's short form.
     pub fn word(self) -> &'static str {
         match self {
@@ -69,6 +82,8 @@ pub struct Reading {
     pub message: String,
     /// What else it says.
     pub fields: Map<String, Value>,
+    /// When it was written, where its fields say so.
+    pub time: Option<Timestamp>,
 }
 
 /// Reads JSON objects, logfmt, and the level that other lines begin with.
@@ -76,8 +91,28 @@ pub fn read(text: &str) -> Reading {
     json(text).or_else(|| logfmt(text)).unwrap_or_else(|| Reading {
         level: leading_level(text),
         message: text.to_owned(),
-        fields: Map::new(),
+        ..Reading::default()
     })
+}
+
+/// Under the names that loggers give it: RFC 3339, or seconds or milliseconds since 1970 as a number.
+fn time(fields: &Map<String, Value>) -> Option<Timestamp> {
+    ["time", "timestamp", "ts", "@timestamp"]
+        .iter()
+        .find_map(|name| match fields.get(*name)? {
+            Value::String(text) => text.parse().ok(),
+            Value::Number(number) => {
+                let number = number.as_f64()?;
+                // From 2001 on, for the next centuries.
+                let seconds = match number {
+                    1e9..1e10 => number,
+                    1e12..1e13 => number / 1e3,
+                    _ => return None,
+                };
+                Timestamp::from_microsecond((seconds * 1e6) as i64).ok()
+            }
+            _ => None,
+        })
 }
 
 fn json(text: &str) -> Option<Reading> {
@@ -115,6 +150,7 @@ fn named(mut fields: Map<String, Value>, text: &str) -> Reading {
     Reading {
         level,
         message: message.unwrap_or_else(|| text.to_owned()),
+        time: time(&fields),
         fields,
     }
 }
