@@ -1,9 +1,11 @@
 //! `logs` of the agent's configuration.
 
-use super::JournalConfig;
+use super::{FileLogs, JournalConfig, SyslogAddress};
 use jiff::SignedDuration;
 use runtime::logs::Retention;
 use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 use telemetry::logs::{Format, Redaction, Rules, Together};
@@ -26,6 +28,35 @@ pub(crate) struct RawLogs {
     local: RawLocal,
     #[serde(default)]
     journal: RawJournal,
+    #[serde(default)]
+    syslog: RawSyslog,
+    #[serde(default)]
+    files: Vec<RawFiles>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct RawSyslog {
+    #[serde(default)]
+    udp: Vec<String>,
+    #[serde(default)]
+    tcp: Vec<String>,
+    #[serde(default)]
+    unix: Vec<PathBuf>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct RawFiles {
+    name: String,
+    paths: Vec<String>,
+    #[serde(default)]
+    exclude: Vec<String>,
+    together: Option<String>,
+    #[serde(default)]
+    attributes: BTreeMap<String, String>,
+    entries_per_second: Option<u32>,
+    redact: Option<Vec<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -63,6 +94,10 @@ pub struct Logs {
     pub local: Retention,
     /// What is read of the system's journal, if anything.
     pub journal: Option<JournalConfig>,
+    /// Where syslog is received.
+    pub syslog: Vec<SyslogAddress>,
+    /// Log files beside containers'.
+    pub files: Vec<FileLogs>,
 }
 
 impl Logs {
@@ -87,17 +122,109 @@ impl RawLogs {
         let redact = self
             .redact
             .unwrap_or_else(|| vec![":bearer".to_owned(), ":userinfo".to_owned()]);
-        Ok(Logs {
+        let mut logs = Logs {
             collect: self.collect.unwrap_or(true),
             per_second: self.entries_per_second.unwrap_or(500),
-            redactions: redact
-                .iter()
-                .map(|text| Redaction::parse(text))
-                .collect::<Result<_, _>>()
-                .map_err(|err| ("logs.redact", kit::chain(&err)))?,
+            redactions: redactions("logs.redact", &redact)?,
             wait: time("logs.wait", "5s", self.wait, 5)?,
             local: self.local.resolve()?,
             journal: self.journal.resolve()?,
+            syslog: self.syslog.resolve()?,
+            files: Vec::new(),
+        };
+        let rules = logs.rules(Format::Plain);
+        for files in self.files {
+            logs.files.push(files.resolve(&rules)?);
+        }
+        Ok(logs)
+    }
+}
+
+fn redactions(field: &'static str, texts: &[String]) -> Result<Vec<Redaction>, BadLogs> {
+    let parsed = texts.iter().map(|text| Redaction::parse(text));
+    parsed
+        .collect::<Result<_, _>>()
+        .map_err(|err| (field, kit::chain(&err)))
+}
+
+impl RawSyslog {
+    fn resolve(self) -> Result<Vec<SyslogAddress>, BadLogs> {
+        let address = |field: &'static str, text: String| {
+            text.parse::<SocketAddr>().map_err(|_| {
+                (
+                    field,
+                    format!("{text:?} is no address; write 127.0.0.1:514 or [::]:514"),
+                )
+            })
+        };
+        let mut all = Vec::new();
+        for text in self.udp {
+            all.push(SyslogAddress::Udp(address("logs.syslog.udp", text)?));
+        }
+        for text in self.tcp {
+            all.push(SyslogAddress::Tcp(address("logs.syslog.tcp", text)?));
+        }
+        for path in self.unix {
+            if !path.is_absolute() {
+                let why = format!("{} is no absolute path, such as /run/leeward/log", path.display());
+                return Err(("logs.syslog.unix", why));
+            }
+            all.push(SyslogAddress::Unix(path));
+        }
+        Ok(all)
+    }
+}
+
+impl RawFiles {
+    fn resolve(self, rules: &Rules) -> Result<FileLogs, BadLogs> {
+        let named = |(field, why): BadLogs| (field, format!("of {:?}: {why}", self.name));
+        if self.name.is_empty() {
+            return Err((
+                "logs.files",
+                "each needs a name, such as `name: inference`".to_owned(),
+            ));
+        }
+        if self.paths.is_empty() {
+            return Err(named(("logs.files", "paths is empty".to_owned())));
+        }
+        let globs = |field: &'static str, texts: &[String], absolute: bool| {
+            let glob = |text: &String| {
+                let pattern = glob::Pattern::new(text)
+                    .map_err(|err| named((field, format!("{text:?} is no pattern: {err}"))))?;
+                if absolute && !text.starts_with('/') {
+                    return Err(named((field, format!("{text:?} must begin with /"))));
+                }
+                Ok(pattern)
+            };
+            texts.iter().map(glob).collect::<Result<Vec<_>, _>>()
+        };
+        let together = match self.together.as_deref() {
+            None | Some("traces") => Together::Traces,
+            Some("never") => Together::Never,
+            Some(start) => {
+                let start = regex::bytes::Regex::new(start).map_err(|err| {
+                    let why = format!(
+                        "{start:?} is neither traces nor never, and no regular expression of an entry's first line: {err}"
+                    );
+                    named(("logs.files.together", why))
+                })?;
+                Together::Start(start)
+            }
+        };
+        Ok(FileLogs {
+            paths: globs("logs.files.paths", &self.paths, true)?,
+            exclude: globs("logs.files.exclude", &self.exclude, false)?,
+            rules: Rules {
+                together,
+                per_second: self.entries_per_second.unwrap_or(rules.per_second),
+                redactions: match &self.redact {
+                    None => rules.redactions.clone(),
+                    Some(redact) => redactions("logs.files.redact", redact).map_err(named)?,
+                },
+                ..rules.clone()
+            },
+            attributes: self.attributes.clone(),
+            name: self.name,
         })
     }
 }
@@ -188,6 +315,28 @@ mod tests {
             ("local: {total: much}", "logs.local.total: "),
             ("redact: ['(']", "logs.redact: "),
             ("colect: true", "colect"),
+            ("syslog: {udp: [514]}", "logs.syslog.udp: \"514\" is no address"),
+            (
+                "syslog: {unix: [log]}",
+                "logs.syslog.unix: log is no absolute path",
+            ),
+            (
+                "files: [{name: a, paths: []}]",
+                "logs.files: of \"a\": paths is empty",
+            ),
+            ("files: [{name: a, paths: [x.log]}]", "must begin with /"),
+            (
+                "files: [{name: a, paths: ['/a***']}]",
+                "logs.files.paths: of \"a\": ",
+            ),
+            (
+                "files: [{name: a, paths: [/a], together: '('}]",
+                "logs.files.together: of \"a\": ",
+            ),
+            (
+                "files: [{name: a, paths: [/a], redact: [':x']}]",
+                "logs.files.redact: of \"a\": ",
+            ),
             ("journal: {units: [-x]}", "logs.journal.units: \"-x\""),
             (
                 "journal: {priority: bad}",

@@ -14,6 +14,9 @@ pub(super) struct Intake {
     prefix: &'static str,
     /// Places that the spool keeps for us, with the last record of each.
     taken: BTreeMap<String, u64>,
+    /// The last record of all, and the last one at [`Intake::secure`].
+    last: u64,
+    due: u64,
 }
 
 impl Intake {
@@ -29,6 +32,8 @@ impl Intake {
             stream,
             prefix,
             taken,
+            last: 0,
+            due: 0,
         }
     }
 
@@ -54,9 +59,11 @@ impl Intake {
     /// What was not taken must be read again, from [`Intake::position`].
     pub(super) async fn take(&mut self, batches: Vec<Batch>) -> Result<(), AppendError> {
         for batch in batches {
-            let place = format!("{}{}", self.prefix, batch.file);
+            // Where a source cannot be read again there is no place to keep.
+            let place = (!batch.file.is_empty()).then(|| format!("{}{}", self.prefix, batch.file));
+            let position = place.as_deref().map(|place| (place, batch.upto));
             let seq = loop {
-                match self.stream.append(&batch.record, Some((&place, batch.upto))) {
+                match self.stream.append(&batch.record, position) {
                     Ok(pending) => break pending.await?,
                     Err(AppendError::Busy { .. }) => {
                         // The link is down for long: memory goes to the log, within its budget.
@@ -69,9 +76,21 @@ impl Intake {
                     }
                 }
             };
-            self.taken.insert(place, seq);
+            self.last = seq;
+            if let Some(place) = place {
+                self.taken.insert(place, seq);
+            }
         }
         Ok(())
+    }
+
+    /// To be called every half second or so, where a source cannot be read again: puts on disk what was taken before
+    /// the last call and is not with the hub yet.
+    pub(super) fn secure(&mut self) {
+        if self.due > self.stream.acked(uplink::SINK) {
+            self.stream.spill();
+        }
+        self.due = self.last;
     }
 
     /// Forgets places in sources other than these, once the hub has all of them.

@@ -140,7 +140,7 @@ impl Journald {
             let ended = tokio::select! {
                 next = entries.recv() => match next {
                     Some(Ok(entry)) => {
-                        self.add(entry, &mut batches);
+                        self.add(entry, &extents, &mut batches);
                         None
                     }
                     Some(Err(err)) => Some(Trouble::Export(err)),
@@ -161,7 +161,7 @@ impl Journald {
         }
     }
 
-    fn add(&mut self, entry: Entry, batches: &mut Vec<Batch>) {
+    fn add(&mut self, entry: Entry, extents: &[Extent], batches: &mut Vec<Batch>) {
         // Reading begins at an entry that is known, and with those of other numberings that may be.
         if self
             .intake
@@ -170,8 +170,12 @@ impl Journald {
         {
             return;
         }
+        // What was there before anybody read it is no flood.
+        let free = extents
+            .iter()
+            .any(|it| entry.upto <= it.last && entry.file.ends_with(&it.numbering));
         self.packer
-            .add(entry, self.clock.now(), self.clock.since_boot(), batches);
+            .add(entry, free, self.clock.now(), self.clock.since_boot(), batches);
     }
 
     /// How far each numbering was read.

@@ -1,20 +1,24 @@
 //! Logs of the device: into the spool, and on the device within bounds.
 //!
-//! Takes: containers' log files from the engine, the system's journal.
+//! Takes: containers' log files from the engine, the system's journal, files by name, syslog messages.
 //! Gives: records of the stream [`LOGS`], each with the place in its source up to which it goes, so that an agent that
 //! was killed goes on where it was; some entries may be given again then, and the hub knows them by source and place.
 //! Never: waits in memory for a hub that is away (the spool does, within its budget), nor holds up what writes.
 
 mod config;
 mod containers;
+mod files;
 mod intake;
 mod journald;
+mod syslog;
 #[cfg(test)]
 mod tests;
 
 pub use config::Logs;
 pub(crate) use config::RawLogs;
+pub use files::FileLogs;
 pub use journald::JournalConfig;
+pub use syslog::SyslogAddress;
 
 use crate::journal::Journal;
 use intake::Intake;
@@ -68,15 +72,28 @@ pub(crate) fn start<E: Engine>(inputs: Inputs<E>, tasks: &Tasks) {
             .clone()
             .map(|stream| Intake::new(inputs.spool.clone(), stream, prefix))
     };
-    if let (Some(config), Some(intake)) = (&inputs.config.journal, intake(journald::PLACES)) {
-        let sourced = Sourced {
+    let sourced = |prefix| {
+        Some(Sourced {
             clock: Arc::clone(&inputs.clock),
-            events: inputs.events,
-            intake,
-        };
-        let rules = inputs.config.rules(Format::Plain);
-        let journald = journald::Journald::new(config.clone(), &rules, sourced);
+            events: inputs.events.clone(),
+            intake: intake(prefix)?,
+        })
+    };
+    let config = &inputs.config;
+    if let (Some(journal), Some(sourced)) = (&config.journal, sourced(journald::PLACES)) {
+        let journald = journald::Journald::new(journal.clone(), &config.rules(Format::Plain), sourced);
         tasks.spawn_vital("journald", journald.run());
+    }
+    if let (false, Some(sourced)) = (config.files.is_empty(), sourced(files::PLACES)) {
+        tasks.spawn_vital(
+            "log-files",
+            files::Files::new(config.files.clone(), sourced).run(),
+        );
+    }
+    if let (false, Some(sourced)) = (config.syslog.is_empty(), sourced(syslog::PLACES)) {
+        let rules = config.rules(Format::Plain);
+        let syslog = syslog::Syslog::new(config.syslog.clone(), rules, sourced);
+        tasks.spawn_to_end("syslog", syslog.run(tasks.stop()));
     }
     let containers = containers::Containers::new(
         inputs.engine,

@@ -32,6 +32,8 @@ pub struct Chunk {
 pub struct Follower {
     path: PathBuf,
     open: Vec<Open>,
+    /// At least once.
+    looked: bool,
 }
 
 #[derive(Debug)]
@@ -41,6 +43,8 @@ struct Open {
     print: Vec<u8>,
     id: String,
     at: u64,
+    /// What was there when it was found, where that was the first look of all.
+    before: u64,
 }
 
 impl Follower {
@@ -49,7 +53,15 @@ impl Follower {
         Self {
             path,
             open: Vec::new(),
+            looked: false,
         }
+    }
+
+    /// Whether what ends at this offset was there before the first look.
+    pub fn was_there(&self, file: &str, upto: u64) -> bool {
+        self.open
+            .iter()
+            .any(|open| open.id == file && upto <= open.before)
     }
 
     /// Reads at most about `most` bytes of what is new, the oldest file first; nothing where there is nothing.
@@ -134,8 +146,10 @@ impl Follower {
                 print,
                 id,
                 at,
+                before: if self.looked { 0 } else { length },
             });
         }
+        self.looked = true;
         let age = |open: &Open| there.iter().position(|place| *place == open.place);
         // What has gone is older than what is there: `None` sorts first.
         self.open.sort_by_key(age);
@@ -185,6 +199,12 @@ impl Open {
         self.at += whole as u64;
         Ok(Some(chunk))
     }
+}
+
+/// Whether a file of this name holds compressed what was read before under another name.
+pub fn is_compressed(name: &str) -> bool {
+    name.rsplit_once('.')
+        .is_some_and(|(_, ending)| COMPRESSED.contains(&ending))
 }
 
 /// Whether a log file has been taken in to its end, by what `position` says of it: it need not be read again.
@@ -267,8 +287,7 @@ fn files_of(path: &Path) -> io::Result<Vec<PathBuf>> {
         let Some(rest) = file_name.to_str().and_then(|text| text.strip_prefix(name)) else {
             continue;
         };
-        let compressed = COMPRESSED.iter().any(|ending| rest.ends_with(ending));
-        if compressed || !(rest.is_empty() || rest.starts_with(['.', '-'])) {
+        if is_compressed(rest) || !(rest.is_empty() || rest.starts_with(['.', '-'])) {
             continue;
         }
         let Ok(metadata) = entry.metadata() else {

@@ -90,7 +90,8 @@ pub fn redact<'a>(text: &'a str, redactions: &[Redaction]) -> Cow<'a, str> {
     text
 }
 
-/// Buckets of a source with many writers, one for each.
+/// Buckets of a source with many writers, one for each: a writer may have a burst of ten seconds' worth, and then so
+/// many entries a second. What is over is counted.
 #[derive(Debug)]
 pub(super) struct Limits {
     per_second: u32,
@@ -99,6 +100,13 @@ pub(super) struct Limits {
 
 /// Writers whose limits are held; they may name themselves as they like.
 const MOST_WRITERS: usize = 512;
+
+#[derive(Debug)]
+struct Limit {
+    left: f64,
+    at: Duration,
+    dropped: u64,
+}
 
 impl Limits {
     pub(super) fn new(per_second: u32) -> Self {
@@ -112,65 +120,56 @@ impl Limits {
         self.per_second
     }
 
-    /// See [`Limit::admits`]. Beyond a number of writers that nobody has, the further ones share one bucket.
+    fn burst(&self) -> f64 {
+        f64::from(self.per_second) * 10.0
+    }
+
+    /// Whether one more may pass at `now`, a time that only rises. Beyond a number of writers that nobody has, the
+    /// further ones share one bucket.
     pub(super) fn admits(&mut self, whose: &str, now: Duration) -> bool {
         let whose = if self.of.len() < MOST_WRITERS || self.of.contains_key(whose) {
             whose
         } else {
             "others"
         };
-        if let Some(limit) = self.of.get_mut(whose) {
-            return limit.admits(now);
+        let (rate, burst) = (f64::from(self.per_second), self.burst());
+        let new = Limit {
+            left: burst,
+            at: now,
+            dropped: 0,
+        };
+        if !self.of.contains_key(whose) {
+            self.of.insert(whose.to_owned(), new);
         }
-        let mut limit = Limit::new(self.per_second);
-        let admits = limit.admits(now);
-        self.of.insert(whose.to_owned(), limit);
-        admits
+        self.of
+            .get_mut(whose)
+            .is_some_and(|limit| limit.admits(now, rate, burst))
     }
 
-    /// Who had how many turned away since this was asked last. Who has not been near the limit is forgotten.
-    pub(super) fn dropped(&mut self) -> Vec<(String, u64)> {
-        let mut all = Vec::new();
-        self.of.retain(|whose, limit| {
-            let dropped = limit.dropped();
-            if dropped > 0 {
-                all.push((whose.clone(), dropped));
-            }
-            dropped > 0 || limit.left + limit.per_second < limit.burst
+    /// To be called whenever the source was looked at, whether something was new or not: what is read after a pause of
+    /// the reader has had the pause to be written in.
+    pub(super) fn looked(&mut self, now: Duration) {
+        let (rate, burst) = (f64::from(self.per_second), self.burst());
+        self.of.retain(|_, limit| {
+            limit.refill(now, rate, burst);
+            limit.left = limit.left.min(burst);
+            // Who has not been near the limit is forgotten.
+            limit.dropped > 0 || limit.left < burst
         });
-        all
     }
-}
 
-/// A bucket of entries: a source may have a burst, and then so many a second. What is over is counted.
-#[derive(Debug)]
-pub struct Limit {
-    per_second: f64,
-    burst: f64,
-    left: f64,
-    at: Option<Duration>,
-    dropped: u64,
+    /// Who had how many turned away since this was asked last.
+    pub(super) fn dropped(&mut self) -> Vec<(String, u64)> {
+        let dropped = self.of.iter_mut().filter(|(_, limit)| limit.dropped > 0);
+        dropped
+            .map(|(whose, limit)| (whose.clone(), std::mem::take(&mut limit.dropped)))
+            .collect()
+    }
 }
 
 impl Limit {
-    /// `per_second` entries, and ten seconds' worth at once.
-    pub fn new(per_second: u32) -> Self {
-        let per_second = f64::from(per_second);
-        let burst = per_second * 10.0;
-        Self {
-            per_second,
-            burst,
-            left: burst,
-            at: None,
-            dropped: 0,
-        }
-    }
-
-    /// Whether one more may pass at `now`, a time that only rises.
-    pub fn admits(&mut self, now: Duration) -> bool {
-        let passed = self.at.map_or(Duration::ZERO, |at| now.saturating_sub(at));
-        self.at = Some(now);
-        self.left = (self.left + passed.as_secs_f64() * self.per_second).min(self.burst);
+    fn admits(&mut self, now: Duration, rate: f64, burst: f64) -> bool {
+        self.refill(now, rate, burst);
         if self.left < 1.0 {
             self.dropped += 1;
             return false;
@@ -179,9 +178,10 @@ impl Limit {
         true
     }
 
-    /// How many were turned away since this was asked last.
-    pub fn dropped(&mut self) -> u64 {
-        std::mem::take(&mut self.dropped)
+    fn refill(&mut self, now: Duration, rate: f64, burst: f64) {
+        let earned = now.saturating_sub(self.at).as_secs_f64() * rate;
+        self.at = now;
+        self.left = (self.left + earned).min(burst.max(earned));
     }
 }
 
@@ -222,15 +222,31 @@ mod tests {
 
     #[test]
     fn a_flood_is_bounded_and_counted() {
-        let mut limit = Limit::new(10);
-        let passed = |limit: &mut Limit, at| {
+        let mut limits = Limits::new(10);
+        let passed = |limits: &mut Limits, whose: &str, at| {
             (0..1000)
-                .filter(|_| limit.admits(Duration::from_secs(at)))
+                .filter(|_| limits.admits(whose, Duration::from_secs(at)))
                 .count()
         };
-        assert_eq!(passed(&mut limit, 0), 100);
-        assert_eq!(passed(&mut limit, 2), 20);
-        assert_eq!(limit.dropped(), 1880);
-        assert_eq!(limit.dropped(), 0);
+        assert_eq!(passed(&mut limits, "a", 0), 100);
+        assert_eq!(passed(&mut limits, "b", 0), 100, "each writer has its own");
+        assert_eq!(passed(&mut limits, "a", 2), 20);
+        assert_eq!(limits.dropped(), [("a".to_owned(), 1880), ("b".to_owned(), 900)]);
+        assert_eq!(limits.dropped(), []);
+    }
+
+    #[test]
+    fn what_was_written_while_nobody_looked_is_no_flood() {
+        let mut limits = Limits::new(10);
+        let passed = |limits: &mut Limits, at| {
+            (0..1000)
+                .filter(|_| limits.admits("", Duration::from_secs(at)))
+                .count()
+        };
+        assert_eq!(passed(&mut limits, 0), 100);
+        assert_eq!(passed(&mut limits, 50), 500, "the reader had to wait");
+        limits.looked(Duration::from_secs(50));
+        (51..=100).for_each(|at| limits.looked(Duration::from_secs(at)));
+        assert_eq!(passed(&mut limits, 100), 100, "the source was quiet");
     }
 }

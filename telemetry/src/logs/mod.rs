@@ -8,11 +8,12 @@ pub mod journal;
 mod otlp;
 mod pack;
 mod read;
+pub mod syslog;
 mod trim;
 
 pub use assemble::{Assembler, Entry, Format, Said, Together};
-pub use follow::{Chunk, Follower, is_taken};
-pub use guard::{BadRedaction, Limit, Redaction, redact};
+pub use follow::{Chunk, Follower, is_compressed, is_taken};
+pub use guard::{BadRedaction, Redaction, redact};
 pub use otlp::{FILE, UPTO};
 pub use pack::{Attributes, Packer};
 pub use read::{Level, Reading, read};
@@ -102,7 +103,9 @@ impl Collector {
         self.assembler.settle(over && quiet, |entry| entries.push(entry));
         let mut batches = Vec::new();
         for entry in entries {
-            self.packer.add(entry, now, since_boot, &mut batches);
+            // What was there before anybody read it is no flood.
+            let free = self.follower.was_there(&entry.file, entry.upto);
+            self.packer.add(entry, free, now, since_boot, &mut batches);
         }
         batches.extend(self.packer.due(now, since_boot));
         if over && quiet {

@@ -47,9 +47,16 @@ impl Packer {
         }
     }
 
-    /// Takes an entry; a record that is full is added to `batches`. `now` is the wall's time, `since_boot` one that
-    /// only rises.
-    pub fn add(&mut self, entry: Entry, now: Timestamp, since_boot: Duration, batches: &mut Vec<Batch>) {
+    /// Takes an entry; a record that is full is added to `batches`. `free` says that it counts against no limit, `now`
+    /// is the wall's time, `since_boot` one that only rises.
+    pub fn add(
+        &mut self,
+        entry: Entry,
+        free: bool,
+        now: Timestamp,
+        since_boot: Duration,
+        batches: &mut Vec<Batch>,
+    ) {
         if self
             .open
             .as_ref()
@@ -66,7 +73,7 @@ impl Packer {
         });
         // An entry that is turned away is taken too: it must not come again.
         open.upto = entry.upto;
-        if !self.limits.admits(&entry.said.whose, since_boot) {
+        if !free && !self.limits.admits(&entry.said.whose, since_boot) {
             return;
         }
         let text = String::from_utf8_lossy(&entry.text);
@@ -84,8 +91,9 @@ impl Packer {
         open.records.push(record);
     }
 
-    /// The record that is being filled, if it has waited for long enough.
+    /// The record that is being filled, if it has waited for long enough. To be called after each look at the source.
     pub fn due(&mut self, now: Timestamp, since_boot: Duration) -> Option<Batch> {
+        self.limits.looked(since_boot);
         let open = self.open.as_ref()?;
         (since_boot.saturating_sub(open.since) >= self.wait)
             .then(|| self.close(now))

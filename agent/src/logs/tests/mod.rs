@@ -1,5 +1,7 @@
 mod compression;
+mod files;
 mod journald;
+mod syslog;
 
 use super::{Intake, LOGS, Sourced};
 use crate::journal::Journal;
