@@ -39,6 +39,11 @@ pub const TESTS: &[(&str, &str)] = &[
     ("npm", "npm"),
     ("gpg-agent", "gpg-agent"),
     ("prometheus-alertmanager", "prometheus-alertmanager"),
+    ("systemd", "journalctl"),
+    ("systemd-journal-remote", "/lib/systemd/systemd-journal-remote"),
+    ("bsdutils", "logger"),
+    ("zstd", "zstdcat"),
+    ("python3-msgpack", "/usr/lib/python3/dist-packages/msgpack/__init__.py"),
 ];
 
 /// The kubectl whose kustomize the renderer is compared with.

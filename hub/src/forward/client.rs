@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// A receiver that has not answered by then has not answered.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// Bytes of an answer that are read.
 const ANSWER: usize = 4 << 20;
 /// Nobody is waited for longer, whatever they ask for.
@@ -42,7 +42,7 @@ pub(super) struct Client {
     config: ForwarderConfig,
 }
 
-fn read(path: &PathBuf) -> Result<String, SendError> {
+pub(super) fn read(path: &PathBuf) -> Result<String, SendError> {
     let text = std::fs::read_to_string(path).map_err(|source| SendError::File {
         path: path.clone(),
         source,
@@ -50,28 +50,33 @@ fn read(path: &PathBuf) -> Result<String, SendError> {
     Ok(text.trim().to_owned())
 }
 
-impl Client {
-    pub fn new(config: ForwarderConfig) -> Result<Self, SendError> {
-        let mut roots = RootCertStore::empty();
-        match &config.ca_file {
-            Some(path) => {
-                let pem = read(path)?;
-                for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()).flatten() {
-                    roots.add(certificate)?;
-                }
-                if roots.is_empty() {
-                    return Err(SendError::NoCertificate { path: path.clone() });
-                }
+/// Whom to trust.
+pub(super) fn tls(config: &ForwarderConfig) -> Result<ClientConfig, SendError> {
+    let mut roots = RootCertStore::empty();
+    match &config.ca_file {
+        Some(path) => {
+            let pem = read(path)?;
+            for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()).flatten() {
+                roots.add(certificate)?;
             }
-            None => {
-                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            if roots.is_empty() {
+                return Err(SendError::NoCertificate { path: path.clone() });
             }
         }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        None => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    Ok(ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth())
+}
+
+impl Client {
+    pub fn new(config: ForwarderConfig) -> Result<Self, SendError> {
+        let tls = tls(&config)?;
         let http = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
             .user_agent(concat!("leeward/", env!("CARGO_PKG_VERSION")))

@@ -19,6 +19,8 @@ pub enum ForwarderKind {
     Otlp,
     /// Alertmanager's API v2. Takes alerts.
     Alertmanager,
+    /// Fluentd's forward protocol: Fluentd, Fluent Bit. Takes logs.
+    Fluent,
 }
 
 impl ForwarderKind {
@@ -30,6 +32,7 @@ impl ForwarderKind {
             Self::Opensearch => "opensearch",
             Self::Otlp => "otlp",
             Self::Alertmanager => "alertmanager",
+            Self::Fluent => "fluent",
         }
     }
 
@@ -37,7 +40,7 @@ impl ForwarderKind {
     pub fn takes(self) -> &'static [&'static str] {
         match self {
             Self::RemoteWrite => &["metrics"],
-            Self::Loki | Self::Opensearch => &["logs"],
+            Self::Loki | Self::Opensearch | Self::Fluent => &["logs"],
             Self::Otlp => &["logs", "traces"],
             Self::Alertmanager => &["alerts"],
         }
@@ -79,6 +82,15 @@ pub struct ForwarderConfig {
     /// Index of OpenSearch; `leeward-logs` where absent.
     #[serde(default)]
     pub index: Option<String>,
+    /// Tag of Fluentd's events; `leeward.logs` where absent.
+    #[serde(default)]
+    pub tag: Option<String>,
+    /// Whether Fluentd's events are compressed.
+    #[serde(default)]
+    pub gzip: bool,
+    /// File of the key that a Fluentd asks for.
+    #[serde(default)]
+    pub shared_key_file: Option<PathBuf>,
 }
 
 fn url<'de, D: Deserializer<'de>>(from: D) -> Result<Url, D::Error> {
@@ -138,8 +150,32 @@ impl ForwarderConfig {
         if self.name.is_empty() || self.name.len() > 63 || !self.name.bytes().all(good) {
             return Err(self.bad("name", "use 1 to 63 lower-case letters, digits and '-'".into()));
         }
-        if !matches!(self.url.scheme(), "http" | "https") || self.url.host_str().is_none() {
-            return Err(self.bad("url", format!("{} is no http or https URL with a host", self.url)));
+        let fluent = self.kind == ForwarderKind::Fluent;
+        let schemes = if fluent { ["tcp", "tls"] } else { ["http", "https"] };
+        let hostless = self.url.host_str().is_none_or(str::is_empty);
+        if !schemes.contains(&self.url.scheme()) || hostless {
+            let why = format!("{} is no {} URL with a host", self.url, schemes.join(" or "));
+            return Err(self.bad("url", why));
+        }
+        for (field, given) in [
+            ("bearerTokenFile", self.bearer_token_file.is_some()),
+            ("headers", !self.headers.is_empty()),
+        ] {
+            if fluent && given {
+                return Err(self.bad(field, "Fluentd's protocol is no HTTP; it has sharedKeyFile".into()));
+            }
+        }
+        for (field, given) in [
+            ("tag", self.tag.is_some()),
+            ("gzip", self.gzip),
+            ("sharedKeyFile", self.shared_key_file.is_some()),
+        ] {
+            if !fluent && given {
+                return Err(self.bad(field, "only fluent has one".into()));
+            }
+        }
+        if fluent && self.username.is_some() && self.shared_key_file.is_none() {
+            return Err(self.bad("username", "Fluentd asks for a user only with sharedKeyFile".into()));
         }
         if !self.url.username().is_empty() || self.url.password().is_some() {
             return Err(self.bad(

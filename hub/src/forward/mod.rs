@@ -1,4 +1,4 @@
-//! The hub's telemetry sent onward: to Prometheus and its kin, Loki, OpenSearch, OTLP receivers, Alertmanager.
+//! The hub's telemetry sent onward: to Prometheus and its kin, Loki, OpenSearch, OTLP receivers, Alertmanager, Fluentd.
 //!
 //! Takes: staged records of the store, in the order of their arrival, through a cursor of each forwarder's own.
 //! Gives: requests that a receiver may get twice (after a lost answer) and keeps once where it can tell; what it will
@@ -10,6 +10,7 @@ mod alertmanager;
 mod api;
 mod client;
 mod config;
+mod fluent;
 mod labels;
 mod loki;
 mod opensearch;

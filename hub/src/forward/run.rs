@@ -3,7 +3,7 @@
 use super::client::{Client, SendError};
 use super::config::{ForwarderConfig, ForwarderKind};
 use super::labels::Places;
-use super::{Item, Outcome, Reply, Request, Unfit, alertmanager, loki, opensearch, otlp, remote_write};
+use super::{Item, Outcome, Reply, Request, Unfit, alertmanager, fluent, loki, opensearch, otlp, remote_write};
 use crate::Hub;
 use crate::store::{Change, Passed, Store, StoreError};
 use jiff::Timestamp;
@@ -84,7 +84,10 @@ async fn forward(hub: &Hub, config: ForwarderConfig) -> Result<(), ForwardError>
     let mut forwarder = Forwarder {
         store: hub.store(),
         board: &hub.board,
-        client: Client::new(config.clone())?,
+        way: match config.kind {
+            ForwarderKind::Fluent => Way::Fluent(Box::new(fluent::Sender::new(config.clone())?)),
+            _ => Way::Http(Client::new(config.clone())?),
+        },
         backoff: Backoff::new(Duration::from_millis(500), Duration::from_secs(60)),
         config,
     };
@@ -112,10 +115,16 @@ async fn forward(hub: &Hub, config: ForwarderConfig) -> Result<(), ForwardError>
     }
 }
 
+/// How a receiver is spoken to.
+enum Way {
+    Http(Client),
+    Fluent(Box<fluent::Sender>),
+}
+
 struct Forwarder<'a> {
     store: &'a Store,
     board: &'a Board,
-    client: Client,
+    way: Way,
     backoff: Backoff,
     config: ForwarderConfig,
 }
@@ -214,38 +223,43 @@ impl Forwarder<'_> {
         tokio::time::sleep(wait).await;
     }
 
-    async fn attempt(&self, part: &[Item]) -> Outcome {
-        let request = match self.encode(part) {
+    async fn attempt(&mut self, part: &[Item]) -> Outcome {
+        let client = match &mut self.way {
+            Way::Fluent(sender) => return sender.attempt(part).await,
+            Way::Http(client) => &*client,
+        };
+        let request = match encode(&self.config, part) {
             Ok(Some(request)) => request,
             // Nothing in it for this receiver.
             Ok(None) => return Outcome::Done,
             Err(Unfit(why)) => return Outcome::Poison(why),
         };
-        match self.client.send(&request).await {
-            Ok(reply) => self.judge(&reply, part),
+        match client.send(&request).await {
+            Ok(reply) => judge(self.config.kind, &reply, part),
             Err(err) => Outcome::Later(None, kit::chain(&err)),
         }
     }
+}
 
-    fn encode(&self, part: &[Item]) -> Result<Option<Request>, Unfit> {
-        match self.config.kind {
-            ForwarderKind::RemoteWrite => remote_write::encode(part),
-            ForwarderKind::Loki => loki::encode(part),
-            ForwarderKind::Opensearch => {
-                let index = self.config.index.as_deref().unwrap_or("leeward-logs");
-                opensearch::encode(part, index)
-            }
-            ForwarderKind::Otlp => otlp::encode(part, traces(part)),
-            ForwarderKind::Alertmanager => alertmanager::encode(part),
+fn encode(config: &ForwarderConfig, part: &[Item]) -> Result<Option<Request>, Unfit> {
+    match config.kind {
+        ForwarderKind::RemoteWrite => remote_write::encode(part),
+        ForwarderKind::Loki => loki::encode(part),
+        ForwarderKind::Opensearch => {
+            let index = config.index.as_deref().unwrap_or("leeward-logs");
+            opensearch::encode(part, index)
         }
+        ForwarderKind::Otlp => otlp::encode(part, traces(part)),
+        ForwarderKind::Alertmanager => alertmanager::encode(part),
+        ForwarderKind::Fluent => Err(Unfit("Fluentd's protocol is no HTTP".into())),
     }
+}
 
-    fn judge(&self, reply: &Reply, part: &[Item]) -> Outcome {
-        match self.config.kind {
-            ForwarderKind::Opensearch => opensearch::judge(reply),
-            ForwarderKind::Otlp => otlp::judge(reply, traces(part)),
-            ForwarderKind::RemoteWrite | ForwarderKind::Loki | ForwarderKind::Alertmanager => reply.usual(),
-        }
+fn judge(kind: ForwarderKind, reply: &Reply, part: &[Item]) -> Outcome {
+    match kind {
+        ForwarderKind::Opensearch => opensearch::judge(reply),
+        ForwarderKind::Otlp => otlp::judge(reply, traces(part)),
+        _ => reply.usual(),
     }
 }
 

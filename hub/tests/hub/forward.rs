@@ -18,7 +18,7 @@ fn forwarder(json: Value) -> ForwarderConfig {
     serde_json::from_value(json).unwrap()
 }
 
-fn with(forwarders: Vec<Value>) -> impl FnOnce(&mut HubConfig) {
+pub fn with(forwarders: Vec<Value>) -> impl FnOnce(&mut HubConfig) {
     move |config| {
         config.forwarders = forwarders.into_iter().map(forwarder).collect();
         config.history.every = Duration::from_millis(50);
@@ -26,7 +26,7 @@ fn with(forwarders: Vec<Value>) -> impl FnOnce(&mut HubConfig) {
     }
 }
 
-async fn send(rig: &Rig, device: &mut Device, stream: &str, first: u64, records: Vec<bytes::Bytes>) {
+pub async fn send(rig: &Rig, device: &mut Device, stream: &str, first: u64, records: Vec<bytes::Bytes>) {
     let upto = first + records.len() as u64 - 1;
     let (session, _orders) = device.connect(&rig.at()).await.unwrap();
     let records = Records::new(stream, EPOCH, first, records);
@@ -36,13 +36,13 @@ async fn send(rig: &Rig, device: &mut Device, stream: &str, first: u64, records:
         .unwrap();
 }
 
-async fn row(rig: &Rig, name: &str) -> ForwarderRow {
+pub async fn row(rig: &Rig, name: &str) -> ForwarderRow {
     let rows = rig.api.forwarders().await.unwrap();
     rows.into_iter().find(|row| row.name == name).unwrap()
 }
 
 /// Waits until a forwarder has nothing to do, and gives what it says then.
-async fn caught_up(rig: &Rig, name: &str) -> ForwarderRow {
+pub async fn caught_up(rig: &Rig, name: &str) -> ForwarderRow {
     until("the forwarder's end", async || {
         let row = row(rig, name).await;
         (row.waiting == 0).then_some(row)

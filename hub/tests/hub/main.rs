@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test's set-up may panic")]
 
 mod enrolment;
+mod fluent;
 mod forward;
 mod history;
 mod hostile;

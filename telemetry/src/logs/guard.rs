@@ -132,9 +132,9 @@ impl Limits {
         } else {
             "others"
         };
-        let (rate, burst) = (f64::from(self.per_second), self.burst());
+        let rate = f64::from(self.per_second);
         let new = Limit {
-            left: burst,
+            left: self.burst(),
             at: now,
             dropped: 0,
         };
@@ -143,7 +143,7 @@ impl Limits {
         }
         self.of
             .get_mut(whose)
-            .is_some_and(|limit| limit.admits(now, rate, burst))
+            .is_some_and(|limit| limit.admits(now, rate))
     }
 
     /// To be called whenever the source was looked at, whether something was new or not: what is read after a pause of
@@ -151,7 +151,7 @@ impl Limits {
     pub(super) fn looked(&mut self, now: Duration) {
         let (rate, burst) = (f64::from(self.per_second), self.burst());
         self.of.retain(|_, limit| {
-            limit.refill(now, rate, burst);
+            limit.refill(now, rate);
             limit.left = limit.left.min(burst);
             // Who has not been near the limit is forgotten.
             limit.dropped > 0 || limit.left < burst
@@ -168,8 +168,8 @@ impl Limits {
 }
 
 impl Limit {
-    fn admits(&mut self, now: Duration, rate: f64, burst: f64) -> bool {
-        self.refill(now, rate, burst);
+    fn admits(&mut self, now: Duration, rate: f64) -> bool {
+        self.refill(now, rate);
         if self.left < 1.0 {
             self.dropped += 1;
             return false;
@@ -178,10 +178,9 @@ impl Limit {
         true
     }
 
-    fn refill(&mut self, now: Duration, rate: f64, burst: f64) {
-        let earned = now.saturating_sub(self.at).as_secs_f64() * rate;
+    fn refill(&mut self, now: Duration, rate: f64) {
+        self.left += now.saturating_sub(self.at).as_secs_f64() * rate;
         self.at = now;
-        self.left = (self.left + earned).min(burst.max(earned));
     }
 }
 

@@ -386,7 +386,7 @@ mod tests {
 
     #[test]
     fn both_framings_in_one_stream_and_in_any_pieces() {
-        let stream = b"11 <13>a: one\n<13>b: two\n\n12 <13>c: a\nb 3<13>4 is a line\n7 <13>d: 5";
+        let stream = b"11 <13>a: one\n<13>b: two\n\n11 <13>c: a\nb 3<13>4 is a line\n7 <13>d: 5";
         let want = [
             "<13>a: one\n",
             "<13>b: two",
