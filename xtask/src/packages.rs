@@ -43,7 +43,10 @@ pub const TESTS: &[(&str, &str)] = &[
     ("systemd-journal-remote", "/lib/systemd/systemd-journal-remote"),
     ("bsdutils", "logger"),
     ("zstd", "zstdcat"),
-    ("python3-msgpack", "/usr/lib/python3/dist-packages/msgpack/__init__.py"),
+    (
+        "python3-msgpack",
+        "/usr/lib/python3/dist-packages/msgpack/__init__.py",
+    ),
 ];
 
 /// The kubectl whose kustomize the renderer is compared with.

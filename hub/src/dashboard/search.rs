@@ -82,6 +82,10 @@ pub struct FoundLine {
     pub pod: String,
     /// Its container.
     pub container: String,
+    /// `container`, `journald`, `syslog`, `file`, where it is known.
+    pub source: String,
+    /// Who wrote it: a workload, a unit, a program.
+    pub service: String,
     /// The line.
     pub body: String,
 }
@@ -327,6 +331,7 @@ fn table(lines: &[FoundLine], text: &str) -> Markup {
                         td .from {
                             a href=(format!("/devices/{}", line.device)) { (line.device) }
                             @if !line.pod.is_empty() { span .sub { (line.namespace) "/" (line.pod) } }
+                            @else if !line.source.is_empty() { span .sub { (line.source) " " (line.service) } }
                             @if !line.container.is_empty() { span .sub { (line.container) } }
                         }
                         td .line { (marked(&line.body, text)) }

@@ -162,7 +162,10 @@ impl ForwarderConfig {
             ("headers", !self.headers.is_empty()),
         ] {
             if fluent && given {
-                return Err(self.bad(field, "Fluentd's protocol is no HTTP; it has sharedKeyFile".into()));
+                return Err(self.bad(
+                    field,
+                    "Fluentd's protocol is no HTTP; it has sharedKeyFile".into(),
+                ));
             }
         }
         for (field, given) in [
@@ -175,7 +178,10 @@ impl ForwarderConfig {
             }
         }
         if fluent && self.username.is_some() && self.shared_key_file.is_none() {
-            return Err(self.bad("username", "Fluentd asks for a user only with sharedKeyFile".into()));
+            return Err(self.bad(
+                "username",
+                "Fluentd asks for a user only with sharedKeyFile".into(),
+            ));
         }
         if !self.url.username().is_empty() || self.url.password().is_some() {
             return Err(self.bad(

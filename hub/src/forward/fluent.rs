@@ -37,8 +37,8 @@ struct Chunk {
     message: Vec<u8>,
 }
 
-trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
+trait Wire: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Wire for T {}
 
 /// A receiver and the connection to it.
 pub(super) struct Sender {
@@ -62,7 +62,9 @@ enum Trouble {
     Form(#[source] rmpv::decode::Error),
     #[error("the receiver acknowledges {0}, not the chunk that was sent")]
     Other(String),
-    #[error("the receiver begins with {0}, not with HELO: it asks for no shared key; leave out sharedKeyFile")]
+    #[error(
+        "the receiver begins with {0}, not with HELO: it asks for no shared key; leave out sharedKeyFile"
+    )]
     NoHelo(String),
     #[error("the receiver does not let us in: {0}")]
     Refused(String),
@@ -248,10 +250,7 @@ fn encode(items: &[Item], tag: Option<&str>, gzip: bool) -> Result<Option<Chunk>
     // Numbers of the hub's own, which mean the same records for ever.
     let id = [first.record.id.to_be_bytes(), last.record.id.to_be_bytes()].concat();
     let id = BASE64.encode(id);
-    let mut options = vec![
-        ("size".into(), size.into()),
-        ("chunk".into(), id.as_str().into()),
-    ];
+    let mut options = vec![("size".into(), size.into()), ("chunk".into(), id.as_str().into())];
     if gzip {
         entries = compressed(&entries).map_err(|err| Unfit(err.to_string()))?;
         options.push(("compressed".into(), "gzip".into()));

@@ -3,7 +3,9 @@
 use super::client::{Client, SendError};
 use super::config::{ForwarderConfig, ForwarderKind};
 use super::labels::Places;
-use super::{Item, Outcome, Reply, Request, Unfit, alertmanager, fluent, loki, opensearch, otlp, remote_write};
+use super::{
+    Item, Outcome, Reply, Request, Unfit, alertmanager, fluent, loki, opensearch, otlp, remote_write,
+};
 use crate::Hub;
 use crate::store::{Change, Passed, Store, StoreError};
 use jiff::Timestamp;
@@ -85,7 +87,7 @@ async fn forward(hub: &Hub, config: ForwarderConfig) -> Result<(), ForwardError>
         store: hub.store(),
         board: &hub.board,
         way: match config.kind {
-            ForwarderKind::Fluent => Way::Fluent(Box::new(fluent::Sender::new(config.clone())?)),
+            ForwarderKind::Fluent => Way::Fluent(fluent::Sender::new(config.clone())?),
             _ => Way::Http(Client::new(config.clone())?),
         },
         backoff: Backoff::new(Duration::from_millis(500), Duration::from_secs(60)),
@@ -118,7 +120,7 @@ async fn forward(hub: &Hub, config: ForwarderConfig) -> Result<(), ForwardError>
 /// How a receiver is spoken to.
 enum Way {
     Http(Client),
-    Fluent(Box<fluent::Sender>),
+    Fluent(fluent::Sender),
 }
 
 struct Forwarder<'a> {

@@ -37,7 +37,7 @@ fn sql(filter: &LineFilter) -> String {
     }
     // Lines of one moment keep their places from page to page.
     format!(
-        "SELECT time, device, severity, namespace, pod, container, body FROM logs WHERE {}
+        "SELECT time, device, severity, namespace, pod, container, source, attributes['service.name'], body FROM logs WHERE {}
          ORDER BY time DESC, device, namespace, pod, container, body LIMIT {} OFFSET {}",
         wheres.join(" AND "),
         filter.limit,
@@ -51,7 +51,18 @@ fn literal(text: &str) -> String {
 }
 
 fn line(row: &[Value]) -> Option<FoundLine> {
-    let [time, device, level, namespace, pod, container, body] = row else {
+    let [
+        time,
+        device,
+        level,
+        namespace,
+        pod,
+        container,
+        source,
+        service,
+        body,
+    ] = row
+    else {
         return None;
     };
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -62,6 +73,8 @@ fn line(row: &[Value]) -> Option<FoundLine> {
         namespace: text(namespace),
         pod: text(pod),
         container: text(container),
+        source: text(source),
+        service: text(service),
         body: text(body),
     })
 }

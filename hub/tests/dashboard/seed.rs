@@ -672,6 +672,8 @@ impl LogSearch for Past {
             namespace: "edge".into(),
             pod: "badge-reader-90aa-0".into(),
             container: "reader".into(),
+            source: "container".into(),
+            service: "badge-reader".into(),
             body: format!(
                 "handled request {number} in 3 ms <b>raw</b> {}",
                 "and-on".repeat(30)

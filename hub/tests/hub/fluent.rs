@@ -62,7 +62,9 @@ impl Fluent {
             .unwrap();
         self.process = Some(process);
         until("the receiver", async || {
-            tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.ok()
+            tokio::net::TcpStream::connect(("127.0.0.1", self.port))
+                .await
+                .ok()
         })
         .await;
     }
@@ -91,7 +93,9 @@ impl Fluent {
 
     fn events(&self) -> Vec<Value> {
         let text = std::fs::read_to_string(self.path("ledger")).unwrap_or_default();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
     }
 }
 
@@ -110,14 +114,26 @@ async fn each_chunk_is_sent_until_it_is_acknowledged() {
     let rig = Rig::with(with(vec![fluent.forwarder()])).await;
     let mut device = rig.device("gate-1").await;
     let at: Timestamp = "2026-11-25T10:15:00.123456789Z".parse().unwrap();
-    send(&rig, &mut device, "logs", 1, vec![otlp::line_at("one", at), otlp::line("two")]).await;
+    send(
+        &rig,
+        &mut device,
+        "logs",
+        1,
+        vec![otlp::line_at("one", at), otlp::line("two")],
+    )
+    .await;
     assert_eq!(caught_up(&rig, "fluent").await.sent, 2);
     let events = fluent.events();
     assert_eq!(messages(&events), ["one", "two"]);
     let (first, record) = (&events[0], &events[0]["record"]);
     assert_eq!(
         (&first["seconds"], &first["nanos"], &first["tag"], &first["gzip"]),
-        (&json!(at.as_second()), &json!(123_456_789), &json!("leeward.logs"), &json!(true))
+        (
+            &json!(at.as_second()),
+            &json!(123_456_789),
+            &json!("leeward.logs"),
+            &json!(true)
+        )
     );
     for (name, value) in [
         ("level", "error"),
@@ -136,7 +152,10 @@ async fn each_chunk_is_sent_until_it_is_acknowledged() {
     assert_eq!(caught_up(&rig, "fluent").await.sent, 3);
     let events = fluent.events();
     assert_eq!(messages(&events), ["one", "two", "three", "three"]);
-    assert_eq!(events[2], events[3], "a receiver that keeps ids of chunks tells it");
+    assert_eq!(
+        events[2], events[3],
+        "a receiver that keeps ids of chunks tells it"
+    );
 
     // It is away, for longer than the hub lives.
     fluent.stop();

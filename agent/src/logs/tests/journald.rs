@@ -37,7 +37,7 @@ impl Journals {
                  PRIORITY={}\n_SYSTEMD_UNIT={}.service\n",
                 1000 + number,
                 3 + number % 4,
-                if number % 2 == 0 { "even" } else { "odd" },
+                if number.is_multiple_of(2) { "even" } else { "odd" },
             )
             .unwrap();
             if number % 5 == 4 {
