@@ -23,7 +23,12 @@ pub(super) struct Containers<E> {
     collectors: BTreeMap<LogFile, Collector>,
     /// The last trouble with keeping, told once.
     trouble: Option<String>,
+    /// Rounds that were made.
+    rounds: u64,
 }
+
+/// Rotated files are put away every so many rounds.
+const KEEP: u64 = 5;
 
 impl<E: Engine> Containers<E> {
     pub(super) fn new(engine: Arc<E>, clock: Arc<dyn Clock>, intake: Option<Intake>, config: Logs) -> Self {
@@ -34,6 +39,7 @@ impl<E: Engine> Containers<E> {
             config,
             collectors: BTreeMap::new(),
             trouble: None,
+            rounds: 0,
         }
     }
 
@@ -57,7 +63,10 @@ impl<E: Engine> Containers<E> {
         if self.intake.is_some() {
             self.collect(listed).await;
         }
-        self.keep(paths).await;
+        if self.rounds.is_multiple_of(KEEP) {
+            self.keep(paths).await;
+        }
+        self.rounds += 1;
     }
 
     async fn collect(&mut self, listed: BTreeSet<LogFile>) {

@@ -131,7 +131,11 @@ impl Journald {
             .iter()
             .map(|extent| format!("{NUMBERING}{}", extent.numbering));
         let held: Vec<String> = names.collect();
-        self.intake.forget(held.iter().map(String::as_str));
+        // The place in a journal that was replaced is kept until there is one in the new journal: it says that there is
+        // more to be read than the backlog.
+        if matches!(start, Start::At(_)) {
+            self.intake.forget(held.iter().map(String::as_str));
+        }
 
         let (mut reader, mut entries) = Reader::start(self.command(&start))?;
         let mut tick = tokio::time::interval(PERIOD);
