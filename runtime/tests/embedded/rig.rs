@@ -270,7 +270,7 @@ impl ImageSource for Busybox {
     fn pull<'a>(&'a self, pull: Pull<'a>) -> Answer<'a, LocalImage> {
         Box::pin(async move {
             if pull.image.repository == "missing" {
-                return Err("the registry does not know it".to_owned());
+                return Err(format!("{}: the registry does not know it", pull.image));
             }
             Ok(self.image())
         })
