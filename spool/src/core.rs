@@ -92,6 +92,8 @@ pub(crate) struct Inner {
     /// Since when everything is wanted on disk: for a flush, or for the end.
     pub hurry_since: Option<Instant>,
     pub closing: bool,
+    /// The saved state has no mark of a clean end; at the end that is to be saved even where nothing else is.
+    pub unclean: bool,
 }
 
 /// The part of a stream that is not stored.

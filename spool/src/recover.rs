@@ -589,6 +589,7 @@ impl Recovery {
             flushes: Vec::new(),
             hurry_since: None,
             closing: false,
+            unclean: !self.saved.clean,
         };
         for lost in &self.recovered.lost {
             let count = lost.last - lost.first + 1;

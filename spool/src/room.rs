@@ -143,6 +143,7 @@ pub(crate) fn save(core: &Core, state: &mut StateFiles, clean: bool) -> io::Resu
     let mut inner = core.lock();
     match result {
         Ok(_) => {
+            inner.unclean = !clean;
             inner.saved(&snapshot, &released);
             Ok(())
         }

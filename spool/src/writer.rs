@@ -477,7 +477,7 @@ impl Writer {
         if !inner.closing {
             inner.hurry_since = None;
         }
-        let wanted = inner.changed;
+        let wanted = inner.changed || last && inner.unclean;
         inner.checkpoint_now = false;
         drop(inner);
         let mut result = Ok(());

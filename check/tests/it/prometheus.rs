@@ -52,6 +52,8 @@ fn what_is_beyond_a_device_is_told_where_devices_are() {
         expect![[r#"
             clusters/pi/rules.yaml:8:26: warning: 1:16: a subquery is not evaluated on devices; record the inner expression by a rule of its own, and select what it records [engine]
               in clusters/pi
+            clusters/pi/rules.yaml:8:74: warning: {{ query "x" }} is not filled in on devices; there is $labels.NAME, $value, humanize, humanize1024, humanizeDuration, humanizePercentage, humanizeTimestamp, toUpper, toLower and printf with %s, %v, %f, %.2f, %g or %e [engine]
+              in clusters/pi
         "#]],
     );
     rule("cloud", subquery, expect![""]);

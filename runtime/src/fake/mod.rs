@@ -553,7 +553,7 @@ fn pullable(world: &World, image: &ImageRef) -> Result<(), EngineError> {
     match world.bad_images.get(image) {
         Some(why) => Err(EngineError::Pull {
             image: Box::new(image.clone()),
-            why: why.clone(),
+            why: format!("image {image}: {why}"),
         }),
         None => Ok(()),
     }
