@@ -3,6 +3,7 @@
 use crate::alerts::{AlertsConfig, RawAlerts};
 use crate::logs::{Logs, RawLogs};
 use crate::telemetry::{BadMetrics, MetricsConfig, RawMetrics};
+use crate::traces::{RawTraces, Traces};
 use crate::uplink;
 use jiff::SignedDuration;
 use model::{ClassName, DeviceName};
@@ -84,6 +85,8 @@ struct Raw {
     logs: RawLogs,
     #[serde(default)]
     alerts: RawAlerts,
+    #[serde(default)]
+    traces: RawTraces,
     #[serde(default)]
     uplink: RawUplink,
 }
@@ -257,6 +260,8 @@ pub struct Config {
     pub logs: Logs,
     /// Rules on the device.
     pub alerts: AlertsConfig,
+    /// What becomes of pods' spans.
+    pub traces: Traces,
 }
 
 /// Where a hub is.
@@ -380,6 +385,7 @@ impl Config {
             cgroup: raw.cgroup.unwrap_or_else(|| "/leeward".to_owned()),
             logs: raw.logs.resolve().map_err(|(field, why)| value(field, &why))?,
             alerts: raw.alerts.resolve().map_err(|(field, why)| value(field, &why))?,
+            traces: raw.traces.resolve().map_err(|(field, why)| value(field, &why))?,
             metrics: raw.metrics.resolve().map_err(|err| ConfigError::Metrics {
                 path: path.to_owned(),
                 source: Box::new(err),

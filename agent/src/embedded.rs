@@ -3,6 +3,7 @@
 use crate::config::{Config, Registry};
 use crate::flow::{Agent, Seams, Task};
 use crate::orders::ENGINE;
+use crate::traces::Door;
 use anyhow::{Context as _, Result};
 use blobs::{
     Credentials, Endpoint, Images, Patience, Quota, Registries, RegistryConfig, Store, Tls, UnpackOptions,
@@ -48,11 +49,20 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
         UnpackOptions::for_this_process(),
     )
     .context("the images")?;
-    let network = Network::open(network_config(&config)?).context("the pod network")?;
+    let network_config = network_config(&config)?;
+    let pods = network_config.pod_cidr;
+    let network = Network::open(network_config).context("the pod network")?;
+    let door = Door {
+        address: network.gateway(),
+        pods,
+    };
     if config.cgroup == runtime::NO_CGROUPS {
         tracing::warn!("cgroup: none; the CPU and memory limits of containers are not held");
     }
-    let engine_config = EmbeddedConfig::new(config.state.join(ENGINE), config.cgroup.clone());
+    let mut engine_config = EmbeddedConfig::new(config.state.join(ENGINE), config.cgroup.clone());
+    if config.hub.is_some() && config.traces.collect {
+        engine_config.otlp = config.traces.ports.first().copied();
+    }
     let engine = Embedded::open(engine_config, Arc::new(images.clone()), Some(network)).await?;
 
     let (renewed, renewals) = watch::channel(0);
@@ -68,6 +78,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
         },
         path: config.path.clone().unwrap_or_else(|| class.folder.clone()),
         renewed,
+        door: Some(door),
         beside: vec![
             Task::new("registries", hub_registries.follow(renewals)),
             Task::new("collect", collect(images)),

@@ -13,6 +13,7 @@ use crate::remotes;
 use crate::report::{self, HEARTBEAT, STATUS};
 use crate::secret_keys::SecretKeys;
 use crate::telemetry::{self, METRICS};
+use crate::traces::{self, Door, TRACES};
 use crate::uplink::{self, Link};
 use anyhow::{Context as _, Result};
 use device::FactsReader;
@@ -77,6 +78,8 @@ pub struct Seams<E> {
     pub path: String,
     /// Counts renewals of the certificate.
     pub renewed: watch::Sender<u64>,
+    /// Where pods may send spans; none where there is no pod network.
+    pub door: Option<Door>,
     /// What else is to run.
     pub beside: Vec<Task>,
 }
@@ -103,6 +106,7 @@ struct Streams {
     /// What the spool says of itself: drops, losses.
     notices: Stream,
     alerts: Stream,
+    traces: Stream,
     logs: Stream,
     metrics: Stream,
 }
@@ -116,6 +120,7 @@ impl Streams {
             &self.status,
             &self.events,
             &self.heartbeat,
+            &self.traces,
             &self.logs,
             &self.metrics,
         ]
@@ -140,6 +145,7 @@ impl<E: Engine> Agent<E> {
             heartbeat: spool.stream(HEARTBEAT, Durability::Sampled, Class::Bulk)?,
             notices: spool.stream(NOTICES, Durability::Strict, Class::Critical)?,
             alerts: spool.stream(ALERTS, Durability::Strict, Class::Critical)?,
+            traces: spool.stream(TRACES, Durability::Strict, Class::Bulk)?,
             logs: spool.stream(LOGS, Durability::Replayable, Class::Bulk)?,
             metrics: spool.stream(METRICS, Durability::Sampled, Class::Bulk)?,
         };
@@ -148,6 +154,7 @@ impl<E: Engine> Agent<E> {
             max_bytes: Some(HEARTBEAT_BYTES),
             ..Retention::usual(HEARTBEAT, Durability::Sampled)
         });
+        streams.traces.retain(traces::retention(&config.traces));
         let source = Source::open(&state.join("source"), config.source.clone())
             .context("the source cannot be opened")?;
         let seal = Seal::open(&state.join("identity")).context("the device's key for sealing")?;
@@ -204,6 +211,7 @@ impl<E: Engine> Agent<E> {
             limits,
             path,
             renewed,
+            door,
             beside,
         } = seams;
         let tasks = Tasks::new();
@@ -274,6 +282,22 @@ impl<E: Engine> Agent<E> {
             },
             &tasks,
         );
+        let taking = door
+            .filter(|_| hub.is_some() && config.traces.collect)
+            .map(|door| {
+                traces::start(
+                    traces::Inputs {
+                        engine: Arc::clone(&engine),
+                        clock: Arc::clone(&clock),
+                        journal: journal.clone(),
+                        spool: spool.clone(),
+                        stream: streams.traces.clone(),
+                        config: config.traces.clone(),
+                        door,
+                    },
+                    &tasks,
+                )
+            });
         telemetry::start(
             telemetry::Inputs {
                 engine: Arc::clone(&engine),
@@ -286,6 +310,7 @@ impl<E: Engine> Agent<E> {
                 spool: spool.clone(),
                 streams: streams.all(),
                 metrics: streams.metrics.clone(),
+                traces: taking,
                 objects: wanted,
                 view: view.clone(),
                 link: link.clone(),

@@ -24,6 +24,7 @@ mod secret_keys;
 mod sources;
 mod steps;
 mod telemetry;
+mod traces;
 pub mod uplink;
 
 pub use alerts::{AlertsConfig, Receiver};
@@ -34,3 +35,4 @@ pub use orders::stored_logs;
 pub use remotes::Remotes;
 pub use secret_keys::{SecretKey, SecretKeyError, SecretKeys};
 pub use telemetry::{BadMetrics, Export, MetricsConfig};
+pub use traces::{Door, Traces};

@@ -1,18 +1,15 @@
 //! `leeward dev` by a user who is not root: a hub, a device, a container, a bad link, and nothing left behind.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+mod user;
+
 use serde_json::Value;
 use std::fs;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
-use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
-use tempfile::TempDir;
+use user::{PATIENCE, User, is_root, namespaces};
 
 /// A user that no system has.
 const USER: u32 = 61_234;
-const PATIENCE: Duration = Duration::from_secs(120);
 const DEPLOYMENT: &str = "apiVersion: apps/v1
 kind: Deployment
 metadata:
@@ -36,130 +33,19 @@ spec:
               memory: 32Mi
 ";
 
-/// A user with a home and this program; what runs of it ends with it.
-struct User {
-    home: TempDir,
-    program: PathBuf,
-}
-
-impl User {
-    fn new() -> Self {
-        let home = tempfile::tempdir().unwrap();
-        fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        // The build's own folder may be closed to others.
-        let program = home.path().join("leeward");
-        fs::copy(env!("CARGO_BIN_EXE_leeward"), &program).unwrap();
-        if is_root() {
-            chown(home.path(), Some(USER), Some(USER)).unwrap();
-        }
-        Self { home, program }
-    }
-
-    fn world(&self) -> PathBuf {
-        self.home.path().join("world")
-    }
-
-    fn command(&self, program: &Path) -> Command {
-        let mut command = Command::new(program);
-        if is_root() {
-            command.uid(USER).gid(USER);
-        }
-        command
-            .current_dir(self.home.path())
-            .env("HOME", self.home.path())
-            .env("PATH", "/usr/bin:/bin")
-            .env("LEEWARD_DEV", self.world())
-            .env("LEEWARD_ACCESS", self.world().join("hub/access.yaml"));
-        command
-    }
-
-    /// Exit code, standard output, standard error.
-    fn try_leeward(&self, words: &[&str]) -> (Option<i32>, String, String) {
-        let out = self.command(&self.program).args(words).output().unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        (out.status.code(), text(out.stdout), text(out.stderr))
-    }
-
-    #[track_caller]
-    fn leeward(&self, words: &[&str]) -> String {
-        let (code, out, err) = self.try_leeward(words);
-        assert_eq!(code, Some(0), "leeward {words:?}: {err}{}", self.logs());
-        out
-    }
-
-    fn json(&self, words: &[&str]) -> Value {
-        serde_json::from_str(&self.leeward(words)).unwrap()
-    }
-
-    /// Waits until the only device is as it should be.
-    #[track_caller]
-    fn device_becomes(&self, what: &str, is: impl Fn(&Value) -> bool) {
-        let start = Instant::now();
-        loop {
-            let devices = self.json(&["get", "devices", "-o", "json"]);
-            if is(&devices[0]) {
-                return;
-            }
-            assert!(
-                start.elapsed() < PATIENCE,
-                "not {what}: {devices:#}{}",
-                self.logs()
-            );
-            std::thread::sleep(Duration::from_millis(200));
-        }
-    }
-
-    fn logs(&self) -> String {
-        let log = |name: &str| fs::read_to_string(self.world().join(name)).unwrap_or_default();
-        [
-            "namespaces.log",
-            "hub.log",
-            "devices/pi-1/agent.log",
-            "devices/pi-1/link.log",
-        ]
-        .map(|name| format!("\n--- {name}\n{}", log(name)))
-        .concat()
-    }
-}
-
-impl Drop for User {
-    fn drop(&mut self) {
-        if self.world().exists() {
-            self.try_leeward(&["dev", "down"]);
-        }
-    }
-}
-
-fn is_root() -> bool {
-    fs::metadata("/proc/self").unwrap().uid() == 0
-}
-
 /// Processes of the user; nobody else has it.
 fn processes() -> Vec<String> {
+    use std::os::unix::fs::MetadataExt as _;
+
     let mine = |dir: &fs::DirEntry| dir.metadata().is_ok_and(|meta| meta.uid() == USER);
     let pids = fs::read_dir("/proc").unwrap().flatten().filter(mine);
     let line = |dir: fs::DirEntry| fs::read_to_string(dir.path().join("cmdline")).unwrap_or_default();
     pids.map(line).filter(|line| !line.is_empty()).collect()
 }
 
-/// Whether this machine lets a user have namespaces; that there is none is said aloud.
-#[expect(clippy::print_stderr, reason = "a skipped test says so")]
-fn namespaces(user: &User) -> bool {
-    let unshared = user.command(Path::new("unshare")).args(["-Urn", "true"]).output();
-    if unshared.is_ok_and(|out| out.status.success()) {
-        return true;
-    }
-    assert!(
-        std::env::var_os("CI").is_none(),
-        "users may not have namespaces here"
-    );
-    eprintln!("SKIPPED: users may not have namespaces here");
-    false
-}
-
 #[test]
 fn root_a_user_who_is_not_root_has_a_world_of_their_own() {
-    let user = User::new();
+    let user = User::new(USER);
     if !namespaces(&user) {
         return;
     }

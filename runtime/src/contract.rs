@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use model::{Event, ImageRef, ObjectKey, Observed, PodGroup, PodId, Step};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use tokio::sync::{mpsc, watch};
 
@@ -38,6 +39,9 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Where the kernel counts what running pods use. Empty for an engine that runs no processes.
     fn groups(&self) -> Vec<PodGroup>;
+
+    /// The pod that has this address on the pod network: who calls.
+    fn pod_at(&self, address: IpAddr) -> Option<(PodId, ObjectKey)>;
 
     /// Events after the given position of each source (0 or absent: from the start), each source's in order.
     ///

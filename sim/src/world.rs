@@ -85,6 +85,7 @@ pub struct World {
     dir: PathBuf,
     program: PathBuf,
     agent_program: PathBuf,
+    hub_config: Option<PathBuf>,
     ledger: Ledger,
 }
 
@@ -130,6 +131,7 @@ impl World {
             dir: dir.to_owned(),
             program: program.to_owned(),
             agent_program: program.to_owned(),
+            hub_config: None,
             ledger,
         })
     }
@@ -137,6 +139,11 @@ impl World {
     /// Agents that are started from now on run another program than the hub: what is shipped to devices.
     pub fn run_agents_with(&mut self, program: &Path) {
         program.clone_into(&mut self.agent_program);
+    }
+
+    /// A hub that is started from now on has this configuration.
+    pub fn configure_hub(&mut self, file: Option<PathBuf>) {
+        self.hub_config = file;
     }
 
     /// The `leeward` binary that everything here runs.
@@ -250,6 +257,9 @@ impl World {
                 hub.args(["--name", "localhost"]);
             }
             hub.args(["--name", &net::CLOUD.to_string(), "--heartbeat", heartbeat]);
+            if let Some(file) = &self.hub_config {
+                hub.arg("--config").arg(file);
+            }
             self.ledger.hub = Some(Process::start(&mut hub, &self.dir.join("hub.log"))?);
             self.save()?;
         }

@@ -129,6 +129,8 @@ pub(crate) struct Queue {
     pub items: VecDeque<Queued>,
     pub bytes: usize,
     pub since: Option<Instant>,
+    /// Whether a producer waits for one of them.
+    pub awaited: bool,
     /// Why nothing is taken, and until when.
     pub refusing: Option<(AppendError, Option<Instant>)>,
 }

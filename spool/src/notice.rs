@@ -76,6 +76,18 @@ pub enum Notice {
         /// Whether there was room for the copy.
         kept: bool,
     },
+    /// A producer left something out before it became a record: a sampler, say.
+    #[serde(rename_all = "camelCase")]
+    LeftOut {
+        /// The stream that it would have gone to.
+        stream: String,
+        /// How much of it.
+        count: u64,
+        /// What was counted: spans, say.
+        unit: String,
+        /// Why.
+        reason: String,
+    },
 }
 
 impl Notice {

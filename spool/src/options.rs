@@ -42,7 +42,8 @@ pub struct Options {
     /// A block is closed at this many bytes of records.
     pub block_bytes: usize,
     /// How long records gather before they are written, by class: for bulk from the first that waits, for the others
-    /// from the write before, so that a record after a quiet time does not wait. While a sync runs, records gather anyway.
+    /// from the write before, so that a record after a quiet time does not wait. A strict record of class bulk gathers as
+    /// one of class normal does: somebody waits for it. While a sync runs, records gather anyway.
     pub linger: PerClass<Duration>,
     /// How long an acknowledgement may stay in memory alone; lost, it means a resend and nothing else.
     pub cursor_every: Duration,

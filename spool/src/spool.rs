@@ -3,6 +3,7 @@
 use crate::core::Core;
 use crate::disk::DiskFile;
 use crate::error::{AppendError, OpenError};
+use crate::notice::Notice;
 use crate::options::Options;
 use crate::pending::{Pending, Ticket};
 use crate::place::Placed;
@@ -247,6 +248,17 @@ impl Spool {
     /// When a record was appended, as far as can be known: a device's clock may have been wrong then.
     pub fn place(&self, stamp: &Stamp) -> Placed {
         self.core.lock().boots.place(stamp)
+    }
+
+    /// Keeps a note of what a producer left out before it became a record: every drop is a record itself.
+    pub fn left_out(&self, stream: &str, count: u64, unit: &str, reason: &str) {
+        self.core.lock().tell(Some(Notice::LeftOut {
+            stream: stream.to_owned(),
+            count,
+            unit: unit.to_owned(),
+            reason: reason.to_owned(),
+        }));
+        self.core.work.notify_all();
     }
 
     /// Makes everything durable that is in memory: records, cursors, accounts.

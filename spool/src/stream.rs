@@ -114,8 +114,9 @@ impl Stream {
         let before = queue.bytes;
         queue.bytes += queued.cost();
         queue.items.push_back(queued);
-        let first = queue.since.is_none();
+        let first = queue.since.is_none() || !queue.awaited;
         queue.since.get_or_insert_with(Instant::now);
+        queue.awaited = true;
         // The thread sleeps through what only makes a block fuller.
         let wakes = first || (before < options.block_bytes && queue.bytes >= options.block_bytes);
         drop(guard);

@@ -5,7 +5,9 @@ use crate::compose::{Drafted, Names, chunk, footer};
 use crate::core::{Core, Inner, MOST_ITEMS, Queue, Queued, add_span};
 use crate::disk::DiskFile;
 use crate::error::AppendError;
+
 use crate::notice::{NOTICES, Notice};
+use crate::options::PerClass;
 use crate::pending::Ticket;
 use crate::record::{Class, Durability};
 use crate::retention;
@@ -90,7 +92,7 @@ impl Writer {
             for class in Class::ALL {
                 let queue = &inner.queues[class.index()];
                 let Some(since) = queue.since else { continue };
-                let at = self.due_at(class, since, core.options.linger.of(class));
+                let at = self.due_at(class, since, queue.awaited, &core.options.linger);
                 if hurry || queue.bytes >= core.options.block_bytes || at <= now {
                     due.push(class);
                 } else {
@@ -125,14 +127,15 @@ impl Writer {
         }
     }
 
-    /// When records that wait since then are to be written. Nobody waits for bulk, so it gathers; of the others the
-    /// first after a quiet time goes at once, and those that follow closely gather.
-    fn due_at(&self, class: Class, since: Instant, linger: Duration) -> Instant {
-        match (class, self.committed[class.index()]) {
-            (Class::Bulk, _) => since + linger,
-            (_, Some(last)) => since.max(last + linger),
-            (_, None) => since,
-        }
+    /// When records that wait since then are to be written. Bulk that nobody waits for gathers; of the others the first
+    /// after a quiet time goes at once, and those that follow closely gather.
+    fn due_at(&self, class: Class, since: Instant, awaited: bool, linger: &PerClass<Duration>) -> Instant {
+        let linger = match class {
+            Class::Bulk if !awaited => return since + linger.bulk,
+            Class::Bulk => linger.normal,
+            _ => linger.of(class),
+        };
+        self.committed[class.index()].map_or(since, |last| since.max(last + linger))
     }
 
     /// The highest class that is due, unless a lower one has been passed over too often.
@@ -448,6 +451,7 @@ impl Writer {
         refused.extend(queue.items.drain(..));
         queue.bytes = 0;
         queue.since = None;
+        queue.awaited = false;
         for queued in &refused {
             if inner.take_back(queued.item.stream) {
                 continue;
@@ -522,6 +526,7 @@ fn take(queue: &mut Queue) -> VecDeque<Queued> {
     queue.bytes -= bytes;
     if queue.items.is_empty() {
         queue.since = None;
+        queue.awaited = false;
     }
     taken
 }

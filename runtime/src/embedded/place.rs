@@ -18,11 +18,13 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub(super) struct Places {
     network: Option<Network>,
     resolver: Option<AbortHandle>,
+    otlp: Option<u16>,
 }
 
 impl Places {
-    /// Answers DNS and looks after the network from now on, as long as this lives.
-    pub(super) fn new(network: Option<Network>) -> Self {
+    /// Answers DNS and looks after the network from now on, as long as this lives. Pods are told that OTLP is taken at
+    /// that port.
+    pub(super) fn new(network: Option<Network>, otlp: Option<u16>) -> Self {
         let resolver = network.clone().map(|network| {
             let serve = async move {
                 let resolve = async {
@@ -36,7 +38,11 @@ impl Places {
             };
             tokio::spawn(serve).abort_handle()
         });
-        Self { network, resolver }
+        Self {
+            network,
+            resolver,
+            otlp,
+        }
     }
 
     pub(super) async fn attach(&self, run: &PodRun, netns: &Path) -> Result<Place, EngineError> {
@@ -46,6 +52,7 @@ impl Places {
                 ip: None,
                 host_ip: None,
                 resolv_conf,
+                otlp: None,
             });
         };
         let gateway = network.gateway();
@@ -64,6 +71,8 @@ impl Places {
             ip: Some(IpAddr::V4(ip)),
             host_ip: Some(IpAddr::V4(gateway)),
             resolv_conf: network.resolv_conf(&run.id.namespace),
+            // The address, since a pod on the device's own network has the device's resolver.
+            otlp: self.otlp.map(|port| format!("http://{gateway}:{port}")),
         })
     }
 

@@ -37,11 +37,12 @@ impl Embedded {
         }
         let boot = boot_id().map_err(disk("reading", Path::new("/proc/sys/kernel/random/boot_id")))?;
         let events = Events::open(&config.root)?;
+        let places = Places::new(network, config.otlp);
         let inner = Arc::new(Inner {
             config,
             boot,
             images,
-            places: Places::new(network),
+            places,
             table: Mutex::new(Table::default()),
             nursery: Mutex::new(None),
             turns: Mutex::new(HashMap::new()),

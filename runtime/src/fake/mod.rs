@@ -9,8 +9,8 @@ use crate::{Engine, EngineError, EngineEvent, LogFile, LogQuery, PullProgress, P
 use bytes::Bytes;
 use kit::Clock;
 use model::{
-    Action, ContainerObserved, ContainerRun, ContainerState, Event, ImageRef, Observed, PodGroup, PodId,
-    PodObserved, PodPhase, PodRun, RestartPolicy, Severity, Step,
+    Action, ContainerObserved, ContainerRun, ContainerState, Event, ImageRef, ObjectKey, Observed, PodGroup,
+    PodId, PodObserved, PodPhase, PodRun, RestartPolicy, Severity, Step,
 };
 use script::Word;
 use std::collections::{BTreeMap, BTreeSet};
@@ -474,6 +474,12 @@ impl Engine for FakeEngine {
 
     fn groups(&self) -> Vec<PodGroup> {
         Vec::new()
+    }
+
+    fn pod_at(&self, address: IpAddr) -> Option<(PodId, ObjectKey)> {
+        let world = self.world();
+        let pod = world.pods.values().find(|pod| pod.seen.ip == Some(address))?;
+        Some((pod.seen.id.clone(), pod.seen.owner.clone()))
     }
 
     async fn events(&self, after: &BTreeMap<String, u64>) -> Result<Vec<EngineEvent>, EngineError> {

@@ -94,6 +94,9 @@ pub(crate) struct Place {
     pub(crate) ip: Option<std::net::IpAddr>,
     pub(crate) host_ip: Option<std::net::IpAddr>,
     pub(crate) resolv_conf: String,
+    /// Where it may send OTLP.
+    #[serde(default)]
+    pub(crate) otlp: Option<String>,
 }
 
 /// Agent to shim.

@@ -207,6 +207,9 @@ impl SpecOf<'_> {
         if let Some(home) = &self.ids.home {
             set("HOME", home.clone());
         }
+        if let Some(otlp) = &self.place.otlp {
+            set("OTEL_EXPORTER_OTLP_ENDPOINT", otlp.clone());
+        }
         for pair in &self.image.env {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             set(name, value.to_owned());

@@ -153,7 +153,12 @@ impl Network {
         };
         firewall.ensure()?;
         foreign::let_pass(&config.bridge);
-        let mut zone = Zone::new(&config.cluster_domain, config.pod_cidr, config.service_cidr);
+        let mut zone = Zone::new(
+            &config.cluster_domain,
+            config.pod_cidr,
+            config.service_cidr,
+            gateway,
+        );
         zone.set_pods(leases.pods().map(|l| (l.address, l.pod.clone())));
         let state = State {
             leases,

@@ -56,17 +56,23 @@ pub struct Zone {
     service_cidr: Cidr,
     services: BTreeMap<ServiceId, ZoneService>,
     pods: BTreeMap<Ipv4Addr, PodId>,
+    /// The device's own.
+    gateway: Ipv4Addr,
 }
+
+/// What the device itself serves to pods has a name as a Service would: a real one of that name goes before it.
+const OWN: (&str, &str) = ("otlp", "leeward");
 
 impl Zone {
     /// A zone with no name in it.
-    pub fn new(domain: &str, pod_cidr: Cidr, service_cidr: Cidr) -> Self {
+    pub fn new(domain: &str, pod_cidr: Cidr, service_cidr: Cidr, gateway: Ipv4Addr) -> Self {
         Self {
             domain: domain.split('.').map(str::to_owned).collect(),
             pod_cidr,
             service_cidr,
             services: BTreeMap::new(),
             pods: BTreeMap::new(),
+            gateway,
         }
     }
 
@@ -127,7 +133,8 @@ impl Zone {
     }
 
     fn knows(&self, namespace: &str) -> bool {
-        self.services.keys().any(|id| id.namespace == namespace)
+        namespace == OWN.1
+            || self.services.keys().any(|id| id.namespace == namespace)
             || self.pods.values().any(|pod| pod.namespace == namespace)
     }
 
@@ -139,7 +146,9 @@ impl Zone {
     }
 
     fn service(&self, service: &str, namespace: &str) -> Option<Vec<Ipv4Addr>> {
-        let entry = self.find(service, namespace)?;
+        let Some(entry) = self.find(service, namespace) else {
+            return ((service, namespace) == OWN).then(|| vec![self.gateway]);
+        };
         Some(match entry.address {
             Some(address) => vec![address],
             None => entry.pods.iter().map(|(_, address)| *address).collect(),
@@ -261,6 +270,7 @@ mod tests {
             "cluster.local",
             "10.46.0.0/16".parse().unwrap(),
             "10.47.0.0/16".parse().unwrap(),
+            Ipv4Addr::new(10, 46, 0, 1),
         );
         let pod = |last| Ipv4Addr::new(10, 46, 0, last);
         let id = |name: &str| ServiceId {
@@ -327,6 +337,11 @@ mod tests {
             ("none.shop.svc.cluster.local.", A, "NoName"),
             ("web.other.svc.cluster.local.", A, "NoName"),
             ("shop.svc.cluster.local.", A, "NoData"),
+            ("otlp.leeward.svc.cluster.local.", A, "10.46.0.1"),
+            ("otlp.leeward.svc.cluster.local.", AAAA, "NoData"),
+            ("leeward.svc.cluster.local.", A, "NoData"),
+            ("other.leeward.svc.cluster.local.", A, "NoName"),
+            ("otlp.shop.svc.cluster.local.", A, "NoName"),
             ("example.com.cluster.local.", A, "NoName"),
             ("example.com.", A, "NotOurs"),
             ("local.", A, "NotOurs"),
