@@ -32,6 +32,8 @@ type Filtered = Result<Query<Filter>, QueryRejection>;
 
 const USUAL_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 10_000;
+/// How far a device's clock may be behind for an intent that is stated now.
+const BEHIND: SignedDuration = SignedDuration::from_mins(1);
 const MAX_TTL: u64 = 366 * 24 * 3600;
 
 fn filter(filter: Filtered) -> Result<(Option<DeviceName>, usize), Refusal> {
@@ -146,8 +148,10 @@ impl Hub {
         valid_for: SignedDuration,
         by: &str,
     ) -> Result<(u64, bool, Timestamp), store::StoreError> {
-        let not_before = self.now();
-        let not_after = not_before.saturating_add(valid_for).unwrap_or(Timestamp::MAX);
+        let now = self.now();
+        // A device counts on from the time that the hub signed, and is behind by what its answer was under way.
+        let not_before = now.saturating_sub(BEHIND).unwrap_or(Timestamp::MIN);
+        let not_after = now.saturating_add(valid_for).unwrap_or(Timestamp::MAX);
         let word = match &kind {
             IntentKind::SyncNow => "syncNow",
             IntentKind::Pause => "pause",
