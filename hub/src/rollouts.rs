@@ -70,24 +70,25 @@ async fn turn(hub: &Arc<Hub>) -> Result<(), StoreError> {
         .into_iter()
         .filter(|device| device.revoked.is_none())
         .collect();
-    let last = store.rollouts(1).await?.pop();
-    if let Some(news) = newest_waiting(&devices).filter(|news| rollout::is_news(news, last.as_ref())) {
+    let mut newest = store.rollouts(1).await?.pop();
+    if let Some(news) = newest_waiting(&devices).filter(|news| rollout::is_news(news, newest.as_ref())) {
         store.begin_rollout(news.clone(), held.policy, HUB).await?;
+        newest = store.rollouts(1).await?.pop();
     }
     let fleet: Fleet = devices
         .iter()
         .map(|device| (device.name.clone(), seen(device)))
         .collect();
-    let running = match store.running_rollout().await? {
-        None => None,
-        Some(before) => {
-            let mut after = before.clone();
-            if rollout::step(&mut after, &fleet, hub.now()) {
-                store.save_rollout(before, after.clone(), HUB).await?;
-            }
-            Some(after)
+    let mut running = newest.filter(|rollout| !rollout.state.has_ended());
+    if let Some(rollout) = &mut running {
+        let before = rollout.clone();
+        if rollout::step(rollout, &fleet, hub.now())
+            && !store.save_rollout(before, rollout.clone(), HUB).await?
+        {
+            // A person was quicker, and woke us again.
+            return Ok(());
         }
-    };
+    }
     admit(hub, &fleet, running.as_ref()).await
 }
 

@@ -237,3 +237,19 @@ pub struct Rollout {
     /// Devices that were admitted.
     pub members: BTreeMap<DeviceName, Member>,
 }
+
+impl Rollout {
+    /// How many members are in this state.
+    pub fn count(&self, state: MemberState) -> usize {
+        let members = self.members.values();
+        members.filter(|member| member.state == state).count()
+    }
+}
+
+impl RolloutPolicy {
+    /// Its stages as people write them: `canary=yes,3,25%`.
+    pub fn stages_text(&self) -> String {
+        let stages: Vec<String> = self.stages.iter().map(ToString::to_string).collect();
+        stages.join(",")
+    }
+}

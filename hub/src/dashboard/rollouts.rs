@@ -8,7 +8,7 @@ use super::{Dashboard, PageError};
 use crate::store::{HeldPolicy, Store};
 use axum::extract::State;
 use maud::{Markup, html};
-use model::{Member, MemberState, Rollout, RolloutState, Stage, Unreachable};
+use model::{Member, MemberState, Rollout, RolloutState, Unreachable};
 
 /// Roll-outs that are shown.
 const SHOWN: usize = 20;
@@ -70,7 +70,7 @@ fn told_policy(held: Option<&HeldPolicy>) -> Markup {
             None => p .notice { span { "No policy: devices follow their source by themselves. Set one with " (parts::code("leeward rollout policy --stages 1,25%")) "." } },
             Some(held) => p .notice {
                 span {
-                    "Stages " (stages(&held.policy.stages)) ", then everybody; each healthy for " (parts::length(held.policy.healthy_for_seconds))
+                    "Stages " (held.policy.stages_text()) ", then everybody; each healthy for " (parts::length(held.policy.healthy_for_seconds))
                     ", within " (parts::length(held.policy.deadline_seconds)) "; " (held.policy.max_failures) " may fail; "
                     @match held.policy.unreachable {
                         Unreachable::Continue => "who cannot be reached is not waited for",
@@ -81,14 +81,6 @@ fn told_policy(held: Option<&HeldPolicy>) -> Markup {
             },
         }
     }
-}
-
-fn stages(stages: &[Stage]) -> String {
-    stages
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(", ")
 }
 
 fn state(rollout: &Rollout) -> Markup {
@@ -104,14 +96,6 @@ fn state(rollout: &Rollout) -> Markup {
 /// Of how many stages; the last one is everybody.
 fn stage(rollout: &Rollout) -> String {
     format!("{} of {}", rollout.stage + 1, rollout.policy.stages.len() + 1)
-}
-
-fn count(rollout: &Rollout, state: MemberState) -> usize {
-    rollout
-        .members
-        .values()
-        .filter(|member| member.state == state)
-        .count()
 }
 
 fn whole(rollout: &Rollout) -> Markup {
@@ -163,7 +147,7 @@ fn table(past: &[Rollout]) -> Markup {
                 @for rollout in past {
                     tr {
                         td .number { (rollout.id) } td { (state(rollout)) } td { (parts::code(rollout.revision.short())) " " (rollout.revision.summary) } td .nowrap { (stage(rollout)) }
-                        td .number { (count(rollout, MemberState::Healthy)) } td .number { (count(rollout, MemberState::Failed)) } td .number { (count(rollout, MemberState::Unknown)) }
+                        td .number { (rollout.count(MemberState::Healthy)) } td .number { (rollout.count(MemberState::Failed)) } td .number { (rollout.count(MemberState::Unknown)) }
                         td .nowrap { (parts::when(rollout.created_at)) " by " (rollout.by) }
                     }
                 }

@@ -100,20 +100,28 @@ pub(crate) async fn act(
     new: Result<Json<RolloutAct>, JsonRejection>,
 ) -> Answer<Rollout> {
     let Json(what) = new.map_err(|err| Refusal::bad_request(err.body_text()))?;
-    let before = find(&hub, id).await?;
-    if before.state.has_ended() {
-        let message = format!("roll-out {id} has ended: {}", before.state.word());
-        return Err(Refusal::new(StatusCode::CONFLICT, "Ended", message));
+    loop {
+        let before = find(&hub, id).await?;
+        if before.state.has_ended() {
+            let message = format!("roll-out {id} has ended: {}", before.state.word());
+            return Err(Refusal::new(StatusCode::CONFLICT, "Ended", message));
+        }
+        let mut after = before.clone();
+        match what {
+            RolloutAct::Pause => after.state = RolloutState::Paused,
+            RolloutAct::Resume => rollout::resume(&mut after, hub.now()),
+            RolloutAct::Abort => after.state = RolloutState::Aborted,
+        }
+        after.changed_at = hub.now();
+        // Where a step came between, it is looked at again.
+        if hub
+            .store()
+            .save_rollout(before, after.clone(), &person.name)
+            .await?
+        {
+            return Ok(Json(after));
+        }
     }
-    let mut after = before.clone();
-    match what {
-        RolloutAct::Pause => after.state = RolloutState::Paused,
-        RolloutAct::Resume => rollout::resume(&mut after, hub.now()),
-        RolloutAct::Abort => after.state = RolloutState::Aborted,
-    }
-    after.changed_at = hub.now();
-    hub.store().save_rollout(before, after, &person.name).await?;
-    find(&hub, id).await.map(Json)
 }
 
 async fn find(hub: &Hub, id: u64) -> Result<Rollout, Refusal> {

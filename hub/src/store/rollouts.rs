@@ -99,20 +99,7 @@ impl Store {
 
     /// One of them.
     pub async fn rollout(&self, id: u64) -> Result<Option<Rollout>, StoreError> {
-        self.front
-            .read(move |sql| {
-                sql.prepare_cached("SELECT rollout FROM rollouts WHERE id = ?1")?
-                    .query_row([convert::int(id)], |row| row.get::<_, String>(0))
-                    .optional()?
-                    .map(|head| whole(sql, &head))
-                    .transpose()
-            })
-            .await
-    }
-
-    /// The one that has not ended.
-    pub async fn running_rollout(&self) -> Result<Option<Rollout>, StoreError> {
-        self.front.read(running).await
+        self.front.read(move |sql| find(sql, id)).await
     }
 
     /// The newest one that is done: what a device that was never admitted to anything may run.
@@ -174,11 +161,15 @@ impl Store {
             .await
     }
 
-    /// Keeps what a step changed. Says so in the audit trail where the state is another one, as done by `by`.
-    pub async fn save_rollout(&self, before: Rollout, after: Rollout, by: &str) -> Result<(), StoreError> {
+    /// Keeps what was made of a roll-out, and says so in the audit trail where the state is another one, as done by `by`.
+    /// Gives `false`, and keeps nothing, where the roll-out is no longer as it was `before`: look at it again.
+    pub async fn save_rollout(&self, before: Rollout, after: Rollout, by: &str) -> Result<bool, StoreError> {
         let by = by.to_owned();
         self.front
             .write(move |tx| {
+                if find(tx.sql, before.id)?.as_ref() != Some(&before) {
+                    return Ok(false);
+                }
                 put(tx, &after)?;
                 for (device, member) in &after.members {
                     if before.members.get(device) != Some(member) {
@@ -203,14 +194,15 @@ impl Store {
                 }
                 if before.state == after.state {
                     tx.tell(Change::Rollouts);
-                    return Ok(());
+                    return Ok(true);
                 }
                 let detail = match &after.state {
                     RolloutState::Halted { why } => why.clone(),
                     _ => after.revision.to_string(),
                 };
                 let action = format!("rollout.{}", after.state.word().to_lowercase());
-                tell(tx, &by, &action, format!("rollout/{}", after.id), detail)
+                tell(tx, &by, &action, format!("rollout/{}", after.id), detail)?;
+                Ok(true)
             })
             .await
     }
@@ -263,6 +255,14 @@ fn running(sql: &Connection) -> Result<Option<Rollout>, StoreError> {
         .map(|head| whole(sql, &head))
         .transpose()
         .map(|newest| newest.filter(|rollout| !rollout.state.has_ended()))
+}
+
+fn find(sql: &Connection, id: u64) -> Result<Option<Rollout>, StoreError> {
+    sql.prepare_cached("SELECT rollout FROM rollouts WHERE id = ?1")?
+        .query_row([convert::int(id)], |row| row.get::<_, String>(0))
+        .optional()?
+        .map(|head| whole(sql, &head))
+        .transpose()
 }
 
 /// The row's JSON, and its members from their own table.

@@ -270,3 +270,24 @@ async fn what_is_wrong_with_a_roll_out_is_told() {
     let past = rig.api.rollouts(10).await.unwrap();
     assert_eq!(past[1].state, RolloutState::Superseded);
 }
+
+/// A step that was made of what a person has changed since is not kept over it.
+#[tokio::test]
+async fn who_was_quicker_is_not_overwritten() {
+    let rig = Rig::new().await;
+    let store = rig.running.hub.store();
+    let id = store
+        .begin_rollout(revision('a', 100), policy(&["1"]), "admin")
+        .await
+        .unwrap();
+    let before = store.rollout(id).await.unwrap().unwrap();
+    let with = |state| Rollout {
+        state,
+        ..before.clone()
+    };
+    let keep = |after| store.save_rollout(before.clone(), after, "admin");
+    assert!(keep(with(RolloutState::Aborted)).await.unwrap());
+    assert!(!keep(with(RolloutState::Running)).await.unwrap());
+    let held = store.rollout(id).await.unwrap().unwrap();
+    assert_eq!(held.state, RolloutState::Aborted);
+}

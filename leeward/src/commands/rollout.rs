@@ -137,11 +137,6 @@ impl PolicyArgs {
     }
 }
 
-fn stages(policy: &RolloutPolicy) -> String {
-    let stages: Vec<String> = policy.stages.iter().map(ToString::to_string).collect();
-    stages.join(",")
-}
-
 fn policy_text(state: &PolicyState) -> String {
     let Some(policy) = &state.policy else {
         return "none: devices follow their source by themselves\n".to_owned();
@@ -152,7 +147,7 @@ fn policy_text(state: &PolicyState) -> String {
     };
     let mut text = format!(
         "Stages:        {}, then everybody\nHealthy for:   {}\nDeadline:      {}\nMax failures:  {}\nUnreachable:   {unreachable}\n",
-        stages(policy),
+        policy.stages_text(),
         seconds(policy.healthy_for_seconds),
         seconds(policy.deadline_seconds),
         policy.max_failures,
@@ -162,11 +157,6 @@ fn policy_text(state: &PolicyState) -> String {
         let _ = writeln!(text, "Set by:        {by}, {} ago", age(at));
     }
     text
-}
-
-fn count(rollout: &Rollout, state: MemberState) -> String {
-    let members = rollout.members.values();
-    members.filter(|member| member.state == state).count().to_string()
 }
 
 /// Of how many stages; the last one is everybody.
@@ -198,13 +188,13 @@ pub async fn get(hub: &ApiClient, limit: u32, output: Output) -> Result<()> {
                     row.revision.short().to_owned(),
                     row.state.word().to_owned(),
                     stage(row),
-                    count(row, MemberState::Moving),
-                    count(row, MemberState::Healthy),
-                    count(row, MemberState::Failed),
-                    count(row, MemberState::Unknown),
+                    row.count(MemberState::Moving).to_string(),
+                    row.count(MemberState::Healthy).to_string(),
+                    row.count(MemberState::Failed).to_string(),
+                    row.count(MemberState::Unknown).to_string(),
                     age(row.created_at),
                     message(row).to_owned(),
-                    stages(&row.policy),
+                    row.policy.stages_text(),
                     row.by.clone(),
                 ]
             })
@@ -221,7 +211,7 @@ fn show(output: Output, rollout: &Rollout) -> Result<()> {
             rollout.revision.summary,
             rollout.state.word(),
             stage(rollout),
-            stages(&rollout.policy),
+            rollout.policy.stages_text(),
             age(rollout.created_at),
             rollout.by,
         );
