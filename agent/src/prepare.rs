@@ -313,24 +313,30 @@ impl<E: Engine> Preparer<E> {
         }
     }
 
-    async fn fetch(&self) -> Result<Arrived, SourceError> {
+    /// Does something with the source in a thread that may wait for the network.
+    async fn in_thread<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Source, &AtomicBool) -> Result<T, SourceError> + Send + 'static,
+    ) -> Result<T, SourceError> {
         let stop = Arc::new(AtomicBool::new(false));
         // Dropping this future must not leave a thread talking to the network.
         let _guard = StopOnDrop(Arc::clone(&stop));
-        let (source, policy) = (Arc::clone(&self.source), self.inputs.history);
-        let arrived = tokio::task::spawn_blocking(move || {
-            fetch_by_policy(
-                &mut source.lock().unwrap_or_else(PoisonError::into_inner),
-                policy,
-                &stop,
-            )
-        })
-        .await;
-        let arrived = match arrived {
-            Ok(arrived) => arrived?,
+        let source = Arc::clone(&self.source);
+        let done = tokio::task::spawn_blocking(move || {
+            work(&mut source.lock().unwrap_or_else(PoisonError::into_inner), &stop)
+        });
+        match done.await {
+            Ok(done) => done,
             // The thread panicked or the runtime is going down; neither has an answer to give.
             Err(_) => std::future::pending().await,
-        };
+        }
+    }
+
+    async fn fetch(&self) -> Result<Arrived, SourceError> {
+        let policy = self.inputs.history;
+        let arrived = self
+            .in_thread(move |source, stop| fetch_by_policy(source, policy, stop))
+            .await?;
         let fetched = &arrived.fetched;
         let now = self.inputs.clock.now();
         self.status.send_modify(|status| {
@@ -372,18 +378,9 @@ impl<E: Engine> Preparer<E> {
         if tip.revision.commit == goal {
             return Ok(tip);
         }
-        let stop = Arc::new(AtomicBool::new(false));
-        let _guard = StopOnDrop(Arc::clone(&stop));
-        let (source, goal) = (Arc::clone(&self.source), goal.to_owned());
-        let fetching = tokio::task::spawn_blocking(move || {
-            let mut source = source.lock().unwrap_or_else(PoisonError::into_inner);
-            source.fetch_commit(&goal, &stop)
-        });
-        match fetching.await {
-            Ok(fetched) => fetched,
-            // The thread panicked or the runtime is going down; neither has an answer to give.
-            Err(_) => std::future::pending().await,
-        }
+        let goal = goal.to_owned();
+        self.in_thread(move |source, stop| source.fetch_commit(&goal, stop))
+            .await
     }
 
     /// Says whether this revision is done with, for better or worse; an image that cannot be pulled now is not.

@@ -1,7 +1,10 @@
 //! A source of any kind, behind one face.
 
-use crate::{BucketSource, BucketSpec, Fetched, GitSource, GitSpec, Limits, OciSource, OciSpec, SourceError};
-use model::{Revision, Tree};
+use crate::{
+    BucketSource, BucketSpec, Fetched, GitRef, GitSource, GitSpec, Limits, OciRef, OciSource, OciSpec,
+    SourceError,
+};
+use model::{Moved, Revision, Tree};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -139,7 +142,7 @@ impl Source {
         }
     }
 
-    /// Fetches one revision, whatever is named now; what is held stays held.
+    /// Fetches one revision, whatever is named now; what is held stays held, for the next fetch to compare with.
     ///
     /// # Errors
     /// [`SourceError::NotHeld`] for another revision of a bucket than it has now: a bucket has no history.
@@ -147,24 +150,29 @@ impl Source {
         let not_held = || SourceError::NotHeld {
             commit: commit.to_owned(),
         };
-        match self {
-            Self::Git(source) => source.fetch_commit(commit, stop),
+        let before = self.held().cloned();
+        let mut fetched = match self {
+            Self::Git(source) => source.fetch_as(GitRef::Commit(commit.to_owned()), stop)?,
             Self::Oci(source) => {
                 let digest = format!("sha256:{commit}").parse().map_err(|_| not_held())?;
-                source.fetch_digest(digest, stop)
+                source.fetch_as(OciRef::Digest(digest), stop)?
             }
-            Self::Bucket(source) => {
-                let held = source.held().filter(|held| held.commit == commit).cloned();
-                let revision = held.ok_or_else(not_held)?;
-                Ok(Fetched {
-                    tree: Some(source.load(commit)?),
-                    revision,
-                    moved: model::Moved::Unchanged,
-                    bytes_received: 0,
-                    warnings: vec![],
-                })
-            }
+            Self::Bucket(source) => Fetched {
+                revision: before
+                    .clone()
+                    .filter(|held| held.commit == commit)
+                    .ok_or_else(not_held)?,
+                tree: Some(source.load(commit)?),
+                moved: Moved::Unchanged,
+                bytes_received: 0,
+                warnings: vec![],
+            },
+        };
+        if let Some(before) = before {
+            fetched.revision.reference.clone_from(&before.reference);
+            self.hold(&before)?;
         }
+        Ok(fetched)
     }
 
     /// The files of a revision that is here. No network.

@@ -159,20 +159,12 @@ impl GitSource {
         })
     }
 
-    /// Fetches one commit of the same repository, whatever its reference names now.
-    ///
-    /// What is held stays held: the next [`GitSource::fetch`] compares with it.
-    pub fn fetch_commit(&mut self, commit: &str, stop: &AtomicBool) -> Result<Fetched, SourceError> {
-        let (reference, before) = (self.spec.reference.clone(), self.held().cloned());
-        self.follow(GitRef::Commit(commit.to_owned()));
+    /// [`GitSource::fetch`], this once of what another reference names.
+    pub(crate) fn fetch_as(&mut self, reference: GitRef, stop: &AtomicBool) -> Result<Fetched, SourceError> {
+        let usual = std::mem::replace(&mut self.spec.reference, reference);
         let fetched = self.fetch(stop);
-        self.follow(reference);
-        let mut fetched = fetched?;
-        if let Some(before) = before {
-            fetched.revision.reference.clone_from(&before.reference);
-            self.hold(&before)?;
-        }
-        Ok(fetched)
+        self.spec.reference = usual;
+        fetched
     }
 
     /// Follows another reference of the same repository from the next fetch on.

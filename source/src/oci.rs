@@ -162,18 +162,12 @@ impl OciSource {
         })
     }
 
-    /// Fetches one manifest of the same repository, whatever its reference names now; what is held stays held.
-    pub fn fetch_digest(&mut self, digest: Digest, stop: &AtomicBool) -> Result<Fetched, SourceError> {
-        let before = self.held().cloned();
-        let reference = std::mem::replace(&mut self.spec.reference, OciRef::Digest(digest));
+    /// [`OciSource::fetch`], this once of what another reference names.
+    pub(crate) fn fetch_as(&mut self, reference: OciRef, stop: &AtomicBool) -> Result<Fetched, SourceError> {
+        let usual = std::mem::replace(&mut self.spec.reference, reference);
         let fetched = self.fetch(stop);
-        self.spec.reference = reference;
-        let mut fetched = fetched?;
-        if let Some(before) = before {
-            fetched.revision.reference.clone_from(&before.reference);
-            self.hold(&before)?;
-        }
-        Ok(fetched)
+        self.spec.reference = usual;
+        fetched
     }
 
     async fn fetch_now(&mut self) -> Result<Fetched, SourceError> {
