@@ -38,7 +38,7 @@ pub enum ConfigError {
         /// Which.
         path: PathBuf,
         /// Which field.
-        field: &'static str,
+        field: String,
         /// What is wrong, and what to write.
         why: String,
     },
@@ -320,9 +320,9 @@ impl Config {
             path: path.to_owned(),
             why: err.to_string(),
         })?;
-        let value = |field, why: &str| ConfigError::Value {
+        let value = |field: &str, why: &str| ConfigError::Value {
             path: path.to_owned(),
-            field,
+            field: field.to_owned(),
             why: why.to_owned(),
         };
         if (raw.api_version.as_str(), raw.kind.as_str()) != ("leeward.dev/v1alpha1", "Agent") {
@@ -384,7 +384,7 @@ impl Config {
                 .collect::<Result<_, _>>()?,
             cgroup: raw.cgroup.unwrap_or_else(|| "/leeward".to_owned()),
             logs: raw.logs.resolve().map_err(|(field, why)| value(field, &why))?,
-            alerts: raw.alerts.resolve().map_err(|(field, why)| value(field, &why))?,
+            alerts: raw.alerts.resolve().map_err(|(field, why)| value(&field, &why))?,
             traces: raw.traces.resolve().map_err(|(field, why)| value(field, &why))?,
             metrics: raw.metrics.resolve().map_err(|err| ConfigError::Metrics {
                 path: path.to_owned(),

@@ -18,6 +18,7 @@ pub mod local;
 mod logs;
 mod orders;
 mod prepare;
+mod receivers;
 mod remotes;
 mod report;
 mod secret_keys;

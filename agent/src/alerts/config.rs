@@ -1,10 +1,10 @@
 //! The section `alerts` of the agent's configuration.
 
+use crate::receivers;
 use jiff::SignedDuration;
 use serde::Deserialize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
-use telemetry::http::{Trust, basic};
 use telemetry::webhook::Webhook;
 
 #[derive(Debug, Default, Deserialize)]
@@ -56,26 +56,26 @@ pub struct Receiver {
 }
 
 /// A field, and what is wrong with it.
-pub(crate) type Fault = (&'static str, String);
+pub(crate) type Fault = (String, String);
 
 impl RawAlerts {
     pub(crate) fn resolve(self) -> Result<AlertsConfig, Fault> {
         let interval = match self.interval.map(Duration::try_from) {
             None => Duration::from_secs(30),
             Some(Ok(interval)) if interval >= Duration::from_millis(100) => interval,
-            Some(_) => return Err(("alerts.interval", "at least 100ms, such as 30s or 1m".to_owned())),
+            Some(_) => return Err(fault("interval", "at least 100ms, such as 30s or 1m")),
         };
         let memory = match &self.memory {
             None => 8 << 20,
             Some(text) => model::parse_bytes(text)
                 .ok()
                 .and_then(|bytes| usize::try_from(bytes).ok())
-                .ok_or_else(|| ("alerts.memory", format!("{text:?} is no size such as 8Mi")))?,
+                .ok_or_else(|| fault("memory", format!("{text:?} is no size such as 8Mi")))?,
         };
         let mut webhooks: Vec<Receiver> = Vec::new();
         for raw in self.webhooks {
             if webhooks.iter().any(|held| held.name == raw.name) {
-                return Err(("alerts.webhooks", format!("two have the name {}", raw.name)));
+                return Err(fault("webhooks", format!("two have the name {}", raw.name)));
             }
             webhooks.push(raw.resolve()?);
         }
@@ -91,38 +91,26 @@ impl RawAlerts {
 impl RawWebhook {
     fn resolve(self) -> Result<Receiver, Fault> {
         if self.name.is_empty() {
-            return Err(("alerts.webhooks[].name", "a name belongs here".to_owned()));
+            return Err(fault("webhooks[].name", "a name belongs here"));
         }
         let of = |why: &str| format!("{}: {why}", self.name);
-        if !self.url.starts_with("http://") && !self.url.starts_with("https://") {
-            return Err(("alerts.webhooks[].url", of("must begin with http:// or https://")));
-        }
-        let authorization = match (&self.token_file, &self.user, &self.password_file) {
-            (None, None, None) => None,
-            (Some(token), None, None) => {
-                Some(format!("Bearer {}", read("alerts.webhooks[].tokenFile", token)?))
-            }
-            (None, Some(user), Some(password)) => {
-                Some(basic(user, &read("alerts.webhooks[].passwordFile", password)?))
-            }
-            _ => {
-                let why = of("give tokenFile, or user and passwordFile");
-                return Err(("alerts.webhooks[].tokenFile", why));
-            }
+        let given = receivers::Given {
+            url: &self.url,
+            token_file: self.token_file.as_deref(),
+            user: self.user.as_deref(),
+            password_file: self.password_file.as_deref(),
+            ca_file: self.ca_file.as_deref(),
+            insecure_skip_verify: self.insecure_skip_verify,
         };
-        let trust = match (&self.ca_file, self.insecure_skip_verify) {
-            (None, false) => Trust::System,
-            (Some(path), false) => Trust::Only(read("alerts.webhooks[].caFile", path)?.into_bytes()),
-            (None, true) => Trust::Anybody,
-            (Some(_), true) => {
-                return Err((
-                    "alerts.webhooks[].caFile",
-                    of("says nothing beside insecureSkipVerify"),
-                ));
-            }
-        };
+        let (authorization, trust) = given.resolve().map_err(|wrong| match wrong {
+            receivers::Fault::Read { field, path, source } => fault(
+                &format!("webhooks[].{field}"),
+                format!("cannot read {}: {source}", path.display()),
+            ),
+            receivers::Fault::Value { field, why } => fault(&format!("webhooks[].{field}"), of(why)),
+        })?;
         let webhook = Webhook::new(&self.url, &trust, authorization)
-            .map_err(|err| ("alerts.webhooks[]", of(&kit::chain(&err))))?;
+            .map_err(|err| fault("webhooks[]", of(&kit::chain(&err))))?;
         Ok(Receiver {
             name: self.name,
             webhook,
@@ -131,11 +119,8 @@ impl RawWebhook {
     }
 }
 
-fn read(field: &'static str, path: &Path) -> Result<String, Fault> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => Ok(text.trim().to_owned()),
-        Err(err) => Err((field, format!("cannot read {}: {err}", path.display()))),
-    }
+fn fault(field: &str, why: impl Into<String>) -> Fault {
+    (format!("alerts.{field}"), why.into())
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The section `metrics` of the agent's configuration.
 
-use ::telemetry::http::{Trust, basic};
+use crate::receivers;
+use ::telemetry::http::Trust;
 use ::telemetry::metrics::discover::{BadScrapeConfig, ScrapeConfig, scrape_configs};
 use ::telemetry::metrics::remote::Version;
 use jiff::SignedDuration;
@@ -18,7 +19,7 @@ pub enum BadMetrics {
     #[error("metrics.{field}: cannot read {path}: {source}", path = .path.display())]
     Read {
         /// Which field.
-        field: &'static str,
+        field: String,
         /// Which file.
         path: PathBuf,
         /// Why.
@@ -131,8 +132,13 @@ impl RawMetrics {
         let scrape_configs = match self.scrape_config_file {
             None => Vec::new(),
             Some(path) => {
-                let text = String::from_utf8_lossy(&read("scrapeConfigFile", &path)?).into_owned();
-                scrape_configs(&text).map_err(|source| BadMetrics::Scrape { path, source })?
+                let text = std::fs::read(&path).map_err(|source| BadMetrics::Read {
+                    field: "scrapeConfigFile".to_owned(),
+                    path: path.clone(),
+                    source,
+                })?;
+                scrape_configs(&String::from_utf8_lossy(&text))
+                    .map_err(|source| BadMetrics::Scrape { path, source })?
             }
         };
         let exports: Vec<Export> = self
@@ -165,30 +171,22 @@ impl RawExport {
         if self.name.is_empty() || self.name.len() > 40 || !self.name.chars().all(plain) {
             return Err(value(&field("name"), "1 to 40 letters, digits and dashes"));
         }
-        if !self.url.starts_with("http://") && !self.url.starts_with("https://") {
-            return Err(value(&field("url"), "must begin with http:// or https://"));
-        }
-        let text = |name: &'static str, path: &PathBuf| {
-            let bytes = read(name, path)?;
-            Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
+        let given = receivers::Given {
+            url: &self.url,
+            token_file: self.token_file.as_deref(),
+            user: self.user.as_deref(),
+            password_file: self.password_file.as_deref(),
+            ca_file: self.ca_file.as_deref(),
+            insecure_skip_verify: self.insecure_skip_verify,
         };
-        let authorization = match (&self.token_file, &self.user, &self.password_file) {
-            (None, None, None) => None,
-            (Some(token), None, None) => Some(format!("Bearer {}", text("export.tokenFile", token)?)),
-            (None, Some(user), Some(password)) => Some(basic(user, &text("export.passwordFile", password)?)),
-            _ => {
-                return Err(value(
-                    &field("tokenFile"),
-                    "give tokenFile, or user and passwordFile",
-                ));
-            }
-        };
-        let trust = match (self.ca_file, self.insecure_skip_verify) {
-            (None, false) => Trust::System,
-            (Some(path), false) => Trust::Only(read("export.caFile", &path)?),
-            (None, true) => Trust::Anybody,
-            (Some(_), true) => return Err(value(&field("caFile"), "says nothing beside insecureSkipVerify")),
-        };
+        let (authorization, trust) = given.resolve().map_err(|wrong| match wrong {
+            receivers::Fault::Read { field, path, source } => BadMetrics::Read {
+                field: format!("export.{field}"),
+                path,
+                source,
+            },
+            receivers::Fault::Value { field: wrong, why } => value(&field(wrong), why),
+        })?;
         Ok(Export {
             name: self.name,
             url: self.url,
@@ -208,14 +206,6 @@ fn value(field: &str, why: &str) -> BadMetrics {
         field: field.to_owned(),
         why: why.to_owned(),
     }
-}
-
-fn read(field: &'static str, path: &PathBuf) -> Result<Vec<u8>, BadMetrics> {
-    std::fs::read(path).map_err(|source| BadMetrics::Read {
-        field,
-        path: path.clone(),
-        source,
-    })
 }
 
 #[cfg(test)]
