@@ -1,14 +1,15 @@
 //! What containers write: their log files are the buffer, the spool holds what is on its way.
 
+use super::followed::Followed;
 use super::{Intake, Logs, PERIOD};
 use kit::Clock;
 use model::{ObjectKey, PodId};
-use runtime::logs::keep;
+use runtime::logs::{Retention, keep};
 use runtime::{Engine, LogFile};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
-use telemetry::logs::{Batch, Collector, Format, Source, is_taken};
+use telemetry::logs::{Collector, Format, Rules, Source, is_taken};
 
 /// In front of a file's name where the spool keeps places.
 pub(super) const PLACES: &str = "log:";
@@ -19,9 +20,9 @@ pub(super) struct Containers<E> {
     engine: Arc<E>,
     clock: Arc<dyn Clock>,
     /// Absent where logs stay on the device.
-    intake: Option<Intake>,
-    config: Logs,
-    collectors: BTreeMap<LogFile, Collector>,
+    followed: Option<Followed<LogFile>>,
+    rules: Arc<Rules>,
+    retention: Retention,
     /// The last trouble with keeping, told once.
     trouble: Option<String>,
     /// Rounds that were made.
@@ -32,13 +33,13 @@ pub(super) struct Containers<E> {
 const KEEP: u64 = 5;
 
 impl<E: Engine> Containers<E> {
-    pub(super) fn new(engine: Arc<E>, clock: Arc<dyn Clock>, intake: Option<Intake>, config: Logs) -> Self {
+    pub(super) fn new(engine: Arc<E>, clock: Arc<dyn Clock>, intake: Option<Intake>, config: &Logs) -> Self {
         Self {
             engine,
+            followed: intake.map(|intake| Followed::new(Arc::clone(&clock), intake)),
             clock,
-            intake,
-            config,
-            collectors: BTreeMap::new(),
+            rules: Arc::new(config.rules(Format::Cri)),
+            retention: config.local,
             trouble: None,
             rounds: 0,
         }
@@ -61,8 +62,22 @@ impl<E: Engine> Containers<E> {
             }
         };
         let paths = listed.iter().map(|file| file.path.clone()).collect();
-        if self.intake.is_some() {
-            self.collect(listed).await;
+        if let Some(followed) = &mut self.followed {
+            let rules = Arc::clone(&self.rules);
+            followed
+                .round(move |collectors| {
+                    for file in &listed {
+                        if !collectors.contains_key(file) {
+                            let source = Source {
+                                path: file.path.clone(),
+                                attributes: attributes(file),
+                            };
+                            collectors.insert(file.clone(), Collector::new(source, Rules::clone(&rules)));
+                        }
+                    }
+                    (listed, ())
+                })
+                .await;
         }
         if self.rounds.is_multiple_of(KEEP) {
             self.keep(paths).await;
@@ -70,61 +85,10 @@ impl<E: Engine> Containers<E> {
         self.rounds += 1;
     }
 
-    async fn collect(&mut self, listed: BTreeSet<LogFile>) {
-        for file in &listed {
-            if !self.collectors.contains_key(file) {
-                let source = Source {
-                    path: file.path.clone(),
-                    attributes: attributes(file),
-                };
-                self.collectors.insert(
-                    file.clone(),
-                    Collector::new(source, self.config.rules(Format::Cri)),
-                );
-            }
-        }
-        let batches = self.read(listed).await;
-        let Some(intake) = &mut self.intake else { return };
-        if intake.take(batches).await.is_err() {
-            // What was read and not taken is read again.
-            self.collectors.clear();
-            return;
-        }
-        intake.forget(self.collectors.values().flat_map(Collector::files));
-    }
-
-    /// Reads all files, on a thread where it may block.
-    async fn read(&mut self, listed: BTreeSet<LogFile>) -> Vec<Batch> {
-        let mut collectors = std::mem::take(&mut self.collectors);
-        let (intake, clock) = (self.intake.clone(), Arc::clone(&self.clock));
-        let reading = tokio::task::spawn_blocking(move || {
-            let mut batches = Vec::new();
-            collectors.retain(|file, collector| {
-                let over = !listed.contains(file);
-                let position = |name: &str| intake.as_ref()?.position(name);
-                match collector.poll(clock.now(), clock.since_boot(), over, position) {
-                    Ok(more) => batches.extend(more),
-                    Err(err) => tracing::warn!(path = %file.path.display(), %err, "a log cannot be read"),
-                }
-                !(over && collector.is_over())
-            });
-            (collectors, batches)
-        });
-        match reading.await {
-            Ok((collectors, batches)) => {
-                self.collectors = collectors;
-                batches
-            }
-            Err(err) => {
-                tracing::error!(%err, "reading logs ended");
-                Vec::new()
-            }
-        }
-    }
-
     /// Puts away what was rotated, once the spool or the hub has all of it.
     async fn keep(&mut self, logs: Vec<PathBuf>) {
-        let (intake, clock, retention) = (self.intake.clone(), Arc::clone(&self.clock), self.config.local);
+        let intake = self.followed.as_ref().map(|followed| followed.intake().clone());
+        let (clock, retention) = (Arc::clone(&self.clock), self.retention);
         let keeping = tokio::task::spawn_blocking(move || {
             keep(&logs, &retention, clock.now(), |path| {
                 let Some(intake) = &intake else { return true };

@@ -1,11 +1,13 @@
 //! Log files that the configuration names: followed as containers' are.
 
+use super::followed::{Collectors, Followed};
 use super::{PERIOD, Sourced};
+use crate::journal::Journal;
 use model::Severity;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use telemetry::logs::{Batch, Collector, Rules, Source};
+use telemetry::logs::{Collector, Rules, Source};
 
 /// In front of a file's name where the spool keeps places.
 pub(super) const PLACES: &str = "file:";
@@ -30,9 +32,9 @@ pub struct FileLogs {
 /// Follows all files that are named.
 #[derive(Debug)]
 pub(super) struct Files {
-    kinds: Vec<FileLogs>,
-    sourced: Sourced,
-    collectors: BTreeMap<(usize, PathBuf), Collector>,
+    kinds: Arc<[FileLogs]>,
+    events: Journal,
+    followed: Followed<(usize, PathBuf)>,
     /// It was told that there are too many.
     told: bool,
 }
@@ -40,9 +42,9 @@ pub(super) struct Files {
 impl Files {
     pub(super) fn new(kinds: Vec<FileLogs>, sourced: Sourced) -> Self {
         Self {
-            kinds,
-            sourced,
-            collectors: BTreeMap::new(),
+            kinds: kinds.into(),
+            events: sourced.events,
+            followed: Followed::new(sourced.clock, sourced.intake),
             told: false,
         }
     }
@@ -56,74 +58,44 @@ impl Files {
     }
 
     async fn round(&mut self) {
-        let (batches, too_many) = self.read().await;
-        if too_many && !self.told {
-            self.told = true;
+        let kinds = Arc::clone(&self.kinds);
+        let too_many = self.followed.round(move |collectors| {
+            let listed = list(&kinds);
+            let too_many = begin(&kinds, &listed, collectors);
+            (listed, too_many)
+        });
+        if too_many.await == Some(true) && !std::mem::replace(&mut self.told, true) {
             let what = format!(
                 "the configuration names more than {MOST_FILES} log files: the further ones are not read; name fewer in logs.files"
             );
-            let events = &self.sourced.events;
-            events
+            self.events
                 .note(Severity::Warning, "TooManyLogFiles", "device", what, None)
                 .await;
         }
-        if self.sourced.intake.take(batches).await.is_err() {
-            // What was read and not taken is read again.
-            self.collectors.clear();
-            return;
-        }
-        self.sourced
-            .intake
-            .forget(self.collectors.values().flat_map(Collector::files));
     }
+}
 
-    /// Looks for files and reads them, on a thread where it may block.
-    async fn read(&mut self) -> (Vec<Batch>, bool) {
-        let mut collectors = std::mem::take(&mut self.collectors);
-        let (kinds, intake) = (self.kinds.clone(), self.sourced.intake.clone());
-        let clock = Arc::clone(&self.sourced.clock);
-        let reading = tokio::task::spawn_blocking(move || {
-            let listed = list(&kinds);
-            let mut too_many = false;
-            for (kind, path) in &listed {
-                let key = (*kind, path.clone());
-                if collectors.contains_key(&key) {
-                    continue;
-                }
-                if collectors.len() >= MOST_FILES {
-                    too_many = true;
-                    break;
-                }
-                let source = Source {
-                    path: path.clone(),
-                    attributes: attributes(&kinds[*kind], path),
-                };
-                collectors.insert(key, Collector::new(source, kinds[*kind].rules.clone()));
-            }
-            let mut batches = Vec::new();
-            collectors.retain(|key, collector| {
-                let over = !listed.contains(key);
-                match collector.poll(clock.now(), clock.since_boot(), over, |file| {
-                    intake.position(file)
-                }) {
-                    Ok(more) => batches.extend(more),
-                    Err(err) => tracing::warn!(path = %key.1.display(), %err, "a log cannot be read"),
-                }
-                !(over && collector.is_over())
-            });
-            (collectors, batches, too_many)
-        });
-        match reading.await {
-            Ok((collectors, batches, too_many)) => {
-                self.collectors = collectors;
-                (batches, too_many)
-            }
-            Err(err) => {
-                tracing::error!(%err, "reading log files ended");
-                (Vec::new(), false)
-            }
+/// Follows those that are new from now on. Says whether there are more than may be followed.
+fn begin(
+    kinds: &[FileLogs],
+    listed: &BTreeSet<(usize, PathBuf)>,
+    collectors: &mut Collectors<(usize, PathBuf)>,
+) -> bool {
+    for key in listed {
+        if collectors.contains_key(key) {
+            continue;
         }
+        if collectors.len() >= MOST_FILES {
+            return true;
+        }
+        let (kind, path) = key;
+        let source = Source {
+            path: path.clone(),
+            attributes: attributes(&kinds[*kind], path),
+        };
+        collectors.insert(key.clone(), Collector::new(source, kinds[*kind].rules.clone()));
     }
+    false
 }
 
 /// What is there, each file once: for the first kind that names it. A file that rotation has made of another one is

@@ -8,6 +8,7 @@
 mod config;
 mod containers;
 mod files;
+mod followed;
 mod intake;
 mod journald;
 mod syslog;
@@ -100,7 +101,7 @@ pub(crate) fn start<E: Engine>(inputs: Inputs<E>, tasks: &Tasks) {
         inputs.engine,
         inputs.clock,
         intake(containers::PLACES),
-        inputs.config,
+        &inputs.config,
     );
     tasks.spawn_vital("logs", containers.run());
 }

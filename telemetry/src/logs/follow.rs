@@ -57,6 +57,11 @@ impl Follower {
         }
     }
 
+    /// As it was given.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Whether what ends at this offset was there before the first look.
     pub fn was_there(&self, file: &str, upto: u64) -> bool {
         self.open

@@ -21,7 +21,7 @@ pub use trim::{Trimmed, trim};
 
 use jiff::Timestamp;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Bytes read of one source at a time.
@@ -117,6 +117,11 @@ impl Collector {
     /// Whether the log has been read to its end, as far as it was written.
     pub fn is_over(&self) -> bool {
         !self.follower.holds() && self.packer.is_empty()
+    }
+
+    /// Where the log is.
+    pub fn path(&self) -> &Path {
+        self.follower.path()
     }
 
     /// See [`Follower::files`].
