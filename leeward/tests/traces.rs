@@ -172,18 +172,8 @@ fn root_netns_spans_of_a_pod_arrive_once_through_a_cut_link_and_a_killed_agent()
         .spawn();
     rig.receiver = Some(Running(receiver.unwrap()));
 
-    rig.user.leeward(&[
-        "image",
-        "build",
-        "--tag=registry.leeward.internal/test/busybox:1",
-        "--add=/bin/busybox:/bin/busybox",
-        "--entrypoint=/bin/busybox",
-        "--push",
-    ]);
-    let folder = rig.user.world().join("repository/clusters/edge-pi");
-    fs::write(folder.join("kustomization.yaml"), "resources: [shop.yaml]\n").unwrap();
-    fs::write(folder.join("shop.yaml"), POD).unwrap();
-    rig.user.leeward(&["dev", "push"]);
+    rig.user.push_busybox();
+    rig.user.push_workload(POD);
     rig.user.device_becomes("running a container", |device| {
         device["phase"] == "ready" && device["workloadsReady"] == 1
     });

@@ -56,18 +56,8 @@ fn root_a_user_who_is_not_root_has_a_world_of_their_own() {
         "{said}"
     );
     // The hub is reached from outside the world's network.
-    user.leeward(&[
-        "image",
-        "build",
-        "--tag=registry.leeward.internal/test/busybox:1",
-        "--add=/bin/busybox:/bin/busybox",
-        "--entrypoint=/bin/busybox",
-        "--push",
-    ]);
-    let folder = user.world().join("repository/clusters/edge-pi");
-    fs::write(folder.join("kustomization.yaml"), "resources: [sleeper.yaml]\n").unwrap();
-    fs::write(folder.join("sleeper.yaml"), DEPLOYMENT).unwrap();
-    user.leeward(&["dev", "push"]);
+    user.push_busybox();
+    user.push_workload(DEPLOYMENT);
     user.device_becomes("running a container", |device| {
         device["phase"] == "ready" && device["workloads"] == 1 && device["workloadsReady"] == 1
     });
@@ -89,8 +79,7 @@ fn root_a_user_who_is_not_root_has_a_world_of_their_own() {
     assert!(link["roundTrip"].as_f64().unwrap() >= 200.0, "{link}");
     // A pull goes through all the same.
     let before = user.json(&["get", "devices", "-o", "json"])[0]["generation"]["revision"].clone();
-    fs::write(folder.join("sleeper.yaml"), DEPLOYMENT.replace("32Mi", "33Mi")).unwrap();
-    user.leeward(&["dev", "push"]);
+    user.push_workload(&DEPLOYMENT.replace("32Mi", "33Mi"));
     user.device_becomes("on the next revision", |device| {
         device["generation"]["revision"] != before && device["phase"] == "ready"
     });

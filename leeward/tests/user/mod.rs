@@ -64,6 +64,26 @@ impl User {
         out
     }
 
+    /// An image with `busybox` alone, in the hub's registry.
+    pub fn push_busybox(&self) {
+        self.leeward(&[
+            "image",
+            "build",
+            "--tag=registry.leeward.internal/test/busybox:1",
+            "--add=/bin/busybox:/bin/busybox",
+            "--entrypoint=/bin/busybox",
+            "--push",
+        ]);
+    }
+
+    /// What the device runs from now on, as one file of its class's folder.
+    pub fn push_workload(&self, manifest: &str) {
+        let folder = self.world().join("repository/clusters/edge-pi");
+        fs::write(folder.join("kustomization.yaml"), "resources: [workload.yaml]\n").unwrap();
+        fs::write(folder.join("workload.yaml"), manifest).unwrap();
+        self.leeward(&["dev", "push"]);
+    }
+
     pub fn json(&self, words: &[&str]) -> Value {
         serde_json::from_str(&self.leeward(words)).unwrap()
     }
